@@ -1,0 +1,57 @@
+"""Calibrated spike probabilities from calcium imaging, live and offline.
+
+Public names are imported when first used, so that ``import cascade_rt`` stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bundle import import_cascade, list_models
+    from .discretize import discretize
+    from .engine import Model, load_model
+    from .errors import CascadeError
+    from .noise import noise_levels
+    from .offline import predict
+    from .simulate import simulate
+    from .stream import SpikeStream
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CascadeError": "errors",
+    "Model": "engine",
+    "SpikeStream": "stream",
+    "discretize": "discretize",
+    "import_cascade": "bundle",
+    "list_models": "bundle",
+    "load_model": "engine",
+    "noise_levels": "noise",
+    "predict": "offline",
+    "simulate": "simulate",
+}
+
+__all__ = [
+    "CascadeError",
+    "Model",
+    "SpikeStream",
+    "discretize",
+    "import_cascade",
+    "list_models",
+    "load_model",
+    "noise_levels",
+    "predict",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

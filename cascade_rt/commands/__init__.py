@@ -1,0 +1,1 @@
+"""The subcommands of ``cascade-rt``, one file each; see :mod:`cascade_rt.cli`."""

@@ -1,0 +1,282 @@
+"""Where frames come from and where results go: addresses, and the sources and sinks made from them.
+
+An endpoint is written as a ZeroMQ address with options, or as the path of a file::
+
+    tcp://127.0.0.1:5555                        a source: SUB, connect; a sink: PUB, bind
+    tcp://127.0.0.1:5555?type=pull&bind=true
+    results/session1.npz
+
+=====================  ==========================================================================================
+option                 meaning
+=====================  ==========================================================================================
+``type``               ``sub`` or ``pull`` for a source, ``pub`` or ``push`` for a sink
+``bind``               ``true`` or ``false`` (connect)
+``hwm``                messages that ZeroMQ holds in memory, per peer (default 1000)
+``overrun``            when one side is too slow: ``drop`` (and count) or ``wait``. Default: ``drop`` for sub and
+                       pub, ``wait`` for pull; a push sink waits where nothing may be lost (file or pull source)
+``curve_key``          file with our own secret CURVE key (as ``zmq.auth.create_certificates`` makes it)
+``curve_server_key``   file with the public key of the other side: we are the CURVE client
+``curve_clients``      folder with the public keys of those who may connect: we are the CURVE server
+``key``                files: name of the array to read
+=====================  ==========================================================================================
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import parse_qsl
+
+from cascade_rt.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cascade_rt.ports import Sink, Source
+
+__all__ = ["FileEndpoint", "ZmqEndpoint", "open_sink", "open_source", "parse_endpoint"]
+
+Role = Literal["source", "sink"]
+SocketType = Literal["sub", "pull", "pub", "push"]
+
+#: What files can be read and written, by suffix.
+FILE_SUFFIXES = (".npy", ".npz", ".mat")
+
+_TYPES: dict[str, tuple[SocketType, SocketType]] = {"source": ("sub", "pull"), "sink": ("pub", "push")}
+_ZMQ_OPTIONS = ("type", "bind", "hwm", "overrun", "curve_key", "curve_server_key", "curve_clients")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZmqEndpoint:
+    """A ZeroMQ address and how to use it.
+
+    Parameters
+    ----------
+    address : str
+        ``tcp://HOST:PORT``; port ``*`` lets the system choose (bind only).
+    host : str
+    socket_type : "sub", "pull", "pub" or "push"
+    bind : bool
+        Bind, or connect.
+    hwm : int
+        Messages held in memory per peer.
+    overrun : "drop", "wait" or ""
+        Empty: not chosen.
+    curve_key, curve_server_key, curve_clients : Path or None
+        See the table of the module.
+    """
+
+    address: str
+    host: str
+    socket_type: SocketType
+    bind: bool
+    hwm: int = 1000
+    overrun: Literal["drop", "wait", ""] = ""
+    curve_key: Path | None = None
+    curve_server_key: Path | None = None
+    curve_clients: Path | None = None
+
+    @property
+    def is_loopback(self) -> bool:
+        """True if only programs on this machine can be at the other end."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.curve_key is not None
+
+    def check_safe(self, *, insecure: bool) -> None:
+        """Raise InputError if data would travel openly through a network and nobody has said that it may."""
+        if self.is_loopback or self.is_encrypted or insecure:
+            return
+        raise InputError(
+            f"{self.address} is not an address of this machine alone (127.0.0.1): anybody in that network could read "
+            "or send data. Give CURVE keys (?curve_key=…), or allow it knowingly with --insecure (insecure=True)"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEndpoint:
+    """A recording to read or a result to write.
+
+    Parameters
+    ----------
+    path : Path
+    key : str or None
+        Name of the array in the file.
+    """
+
+    path: Path
+    key: str | None = None
+
+
+def parse_endpoint(text: str, role: Role = "source") -> ZmqEndpoint | FileEndpoint:
+    """Read what stands on the command line after ``--source`` or ``--sink``.
+
+    Parameters
+    ----------
+    text : str
+    role : "source" or "sink"
+
+    Raises
+    ------
+    InputError
+        Naming what is wrong with the address, option or suffix.
+    """
+    if "://" in text:
+        return _parse_zmq(text, role)
+    path_text, _, query = text.partition("?")
+    options = _options(text, query, ("key",) if role == "source" else ())
+    path = Path(path_text)
+    if not path_text or (path.suffix.lower() not in FILE_SUFFIXES and not (role == "source" and path.is_dir())):
+        raise InputError(
+            f"{role} {text!r}: expected an address such as tcp://127.0.0.1:5555, or a file that ends in "
+            f"{', '.join(FILE_SUFFIXES)}"
+        )
+    return FileEndpoint(path=path, key=options.get("key"))
+
+
+def _parse_zmq(text: str, role: Role) -> ZmqEndpoint:
+    address, _, query = text.partition("?")
+    scheme, _, rest = address.partition("://")
+    host, colon, port = rest.rpartition(":")
+    if scheme != "tcp" or not colon or not host:
+        raise InputError(f"{role} {text!r}: expected tcp://HOST:PORT, optionally with ?type=…&bind=…")
+    options = _options(text, query, _ZMQ_OPTIONS)
+    default, other = _TYPES[role]
+    socket_type = options.get("type", default)
+    if socket_type not in (default, other):
+        raise InputError(f"{role} {text!r}: type={socket_type}: expected {default} or {other}")
+    bind = _boolean(text, "bind", options.get("bind", "true" if role == "sink" else "false"))
+    overrun = options.get("overrun", "")
+    if overrun not in ("", "drop", "wait") or (overrun == "wait" and socket_type in ("sub", "pub")):
+        raise InputError(
+            f"{role} {text!r}: overrun={overrun}: expected drop or wait; PUB/SUB never waits, only PUSH/PULL can"
+        )
+    if bind and port in ("*", "0"):
+        port = "*"
+    elif not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise InputError(f"{role} {text!r}: port {port!r}: expected 1 to 65535")
+    endpoint = ZmqEndpoint(
+        address=f"tcp://{host}:{port}",
+        host="0.0.0.0" if host == "*" else host.removeprefix("[").removesuffix("]"),
+        socket_type=socket_type,
+        bind=bind,
+        hwm=_positive(text, "hwm", options.get("hwm", "1000")),
+        overrun=overrun,  # type: ignore[arg-type]
+        curve_key=_path(options, "curve_key"),
+        curve_server_key=_path(options, "curve_server_key"),
+        curve_clients=_path(options, "curve_clients"),
+    )
+    _check_curve(text, endpoint)
+    return endpoint
+
+
+def _check_curve(text: str, endpoint: ZmqEndpoint) -> None:
+    client, server = endpoint.curve_server_key is not None, endpoint.curve_clients is not None
+    if client and server:
+        raise InputError(f"{text!r}: curve_server_key (we are the client) and curve_clients (we are the server)")
+    if endpoint.curve_key is None and (client or server):
+        raise InputError(f"{text!r}: CURVE needs curve_key=FILE, our own secret key, as well")
+    if endpoint.curve_key is not None and not (client or server):
+        raise InputError(
+            f"{text!r}: curve_key alone does not say who is on the other side: add curve_server_key=FILE (its public "
+            "key) or curve_clients=FOLDER (public keys of those who may connect)"
+        )
+
+
+def _options(text: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError as error:
+        raise InputError(f"{text!r}: options are written ?name=value&name=value ({error})") from error
+    options = dict(pairs)
+    unknown = [name for name in options if name not in known]
+    if unknown or len(options) < len(pairs):
+        what = f"unknown option {unknown[0]!r}" if unknown else "an option is given twice"
+        raise InputError(f"{text!r}: {what}; known are {', '.join(known) or 'none here'}")
+    return options
+
+
+def _boolean(text: str, name: str, value: str) -> bool:
+    if value.lower() not in ("true", "false"):
+        raise InputError(f"{text!r}: {name}={value}: expected true or false")
+    return value.lower() == "true"
+
+
+def _positive(text: str, name: str, value: str) -> int:
+    if not (value.isascii() and value.isdigit() and 0 < int(value) < 10_000_000):
+        raise InputError(f"{text!r}: {name}={value}: expected a positive integer")
+    return int(value)
+
+
+def _path(options: Mapping[str, str], name: str) -> Path | None:
+    return Path(options[name]) if name in options else None
+
+
+def open_source(
+    text: str,
+    *,
+    frame_rate_hz: float | None = None,
+    raw_neurons: int | None = None,
+    insecure: bool = False,
+    chunk_frames: int = 32,
+) -> Source:
+    """Make the source that ``text`` describes; nothing is connected or read before its ``open``.
+
+    Parameters
+    ----------
+    text : str
+        An address or a path.
+    frame_rate_hz : float, optional
+        Frame rate to assume where the source does not tell it (Hz).
+    raw_neurons : int, optional
+        Read the plain mode with this many neurons.
+    insecure : bool
+        Allow an open connection to another machine.
+    chunk_frames : int
+        Frames that a file is read in.
+    """
+    endpoint = parse_endpoint(text, "source")
+    if isinstance(endpoint, FileEndpoint):
+        if raw_neurons is not None:
+            raise InputError(f"source {text!r}: the plain mode (raw) is for sockets, not for files")
+        from .files import FileSource
+
+        return FileSource(endpoint.path, key=endpoint.key, frame_rate_hz=frame_rate_hz, chunk_frames=chunk_frames)
+    from .zeromq import ZmqSource
+
+    endpoint.check_safe(insecure=insecure)
+    return ZmqSource(endpoint, raw_neurons=raw_neurons)
+
+
+def open_sink(text: str, *, insecure: bool = False, overwrite: bool = False, lossless: bool = False) -> Sink:
+    """Make the sink that ``text`` describes; nothing is bound or written before its ``open``.
+
+    Parameters
+    ----------
+    text : str
+        An address or a path.
+    insecure : bool
+        Allow an open connection to another machine.
+    overwrite : bool
+        Replace a file that exists.
+    lossless : bool
+        The source can wait, so a PUSH sink waits for its receiver instead of dropping results.
+    """
+    endpoint = parse_endpoint(text, "sink")
+    if isinstance(endpoint, FileEndpoint):
+        from .files import FileSink
+
+        return FileSink(endpoint.path, overwrite=overwrite)
+    from .zeromq import ZmqSink
+
+    endpoint.check_safe(insecure=insecure)
+    return ZmqSink(endpoint, wait=endpoint.overrun == "wait" or (lossless and endpoint.overrun == ""))

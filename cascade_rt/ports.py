@@ -1,0 +1,142 @@
+"""What a live run needs from its edges: where frames come from, where spike probabilities go.
+
+The runner knows these protocols and nothing of sockets and files; a source or sink of a user's own needs to
+have these methods and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .chunks import FrameChunk, ModelSpec, SpikeChunk
+
+__all__ = ["EndOfStream", "Observer", "RunInfo", "Sink", "Source"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndOfStream:
+    """A source has no more frames.
+
+    Parameters
+    ----------
+    stream : str
+        Name of the recording that ended.
+    next_frame : int or None
+        Index that the next frame would have had: shows whether the last frames were lost. None where unknown.
+    """
+
+    stream: str = ""
+    next_frame: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What is known once the first frames have come, handed to every sink before the first result.
+
+    Parameters
+    ----------
+    stream : str
+        Name that the source gave the recording.
+    n_neurons : int
+    frame_rate_hz : float
+    lookaheads : tuple of int
+        Look-aheads that will be published (frames), ascending.
+    spec : ModelSpec
+        The model.
+    metadata : mapping
+        More about the run, of plain values (threshold, alignment, versions, …).
+    """
+
+    stream: str
+    n_neurons: int
+    frame_rate_hz: float
+    lookaheads: tuple[int, ...]
+    spec: ModelSpec
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Gives frames in order of arrival. Used by one thread.
+
+    Attributes
+    ----------
+    lossless : bool
+        False for a source that must never wait: what cannot be processed in time is dropped and becomes a gap.
+    finite : bool
+        True for a recording that has an end, so that stopping before it leaves the result incomplete.
+    name : str
+        For messages: an address or a path.
+    """
+
+    @property
+    def lossless(self) -> bool: ...
+
+    @property
+    def finite(self) -> bool: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def open(self) -> None:
+        """Get ready to receive."""
+
+    def receive(self, timeout_s: float) -> FrameChunk | EndOfStream | None:
+        """Return what came next, or None if nothing came in time; raise WireError for a malformed message."""
+
+    def close(self) -> None:
+        """Let go of everything; may be called more than once."""
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Takes results. Used by one thread, in the order open, start, send …, finish, close.
+
+    Attributes
+    ----------
+    live : bool
+        True where somebody waits for each result: such sinks are served before files.
+    name : str
+        For messages: an address or a path.
+    dropped : int
+        Results that the receiving side did not take in time.
+    """
+
+    @property
+    def live(self) -> bool: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dropped(self) -> int: ...
+
+    def open(self, stopped: Callable[[], bool]) -> None:
+        """Check that results can be delivered; nothing of an existing result is touched before.
+
+        A sink that waits for its receiver gives up soon after ``stopped()`` becomes true.
+        """
+
+    def start(self, info: RunInfo) -> None:
+        """Learn what the results will look like."""
+
+    def send(self, chunk: SpikeChunk) -> None:
+        """Deliver one result."""
+
+    def finish(self, next_frame: int, *, complete: bool, metadata: Mapping[str, Any]) -> None:
+        """Say that no more results follow; ``complete`` is False after an error or an interrupted recording."""
+
+    def close(self) -> None:
+        """Let go of everything; may be called more than once, and without ``finish`` after an error."""
+
+
+class Observer(Protocol):
+    """Watches a run, for example to draw it; called in the processing thread, between frames only."""
+
+    def update(self, *, force: bool = False) -> None:
+        """Look at the run's statistics now, if it is time to."""
