@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -112,11 +113,11 @@ class Model:
         log.warning("device='auto': running on the CPU, since %s", reason)
         return "cpu"
 
-    def _session(self, model: Any, *, cuda: bool = False) -> Any:
+    def _session(self, model: Any, *, cuda: bool = False, threads: int | None = None) -> Any:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = threads or self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = True
@@ -199,7 +200,8 @@ class Model:
             made = WindowStepper(self, rows, levels)
         else:
             groups = [Group(self._networks[key], members, levels[members]) for key, members in rows.items()]
-            made = Stepper(groups, (levels.size, len(self.spec.lookaheads)), self._session, _value)
+            shape = levels.size, len(self.spec.lookaheads)
+            made = Stepper(groups, shape, partial(self._session, threads=1), _value, threads=self.threads)
         for _ in range(2):
             made.step(np.zeros(levels.size, np.float32))
         made.reset()

@@ -7,6 +7,7 @@ ring for each phase of its dilation. What a frame costs does not depend on the l
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import lcm
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ __all__ = ["Group", "Stepper"]
 
 #: Fewer neurons than this are not worth dividing into two blocks.
 SMALLEST_DIVIDED = 256
+#: Fewer neurons than this are not worth a thread of their own.
+SMALLEST_TEAM = 100
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,9 @@ class Group:
 class Stepper:
     """The state of all neurons of a stream; each :meth:`step` takes one frame.
 
+    The neurons are shared out among threads that each run their own graphs: for matrices this small, that costs less
+    than dividing every product.
+
     Parameters
     ----------
     groups : sequence of Group
@@ -58,9 +64,11 @@ class Stepper:
     shape : (int, int)
         Neurons of the stream, outputs of each network.
     make_session : callable
-        From an ONNX model to an onnxruntime session.
+        From an ONNX model to an onnxruntime session that runs in the thread that calls it.
     make_value : callable
         From an array to an onnxruntime value that shares its memory.
+    threads : int
+        At most so many.
     """
 
     def __init__(
@@ -69,11 +77,70 @@ class Stepper:
         shape: tuple[int, int],
         make_session: Callable[[Any], Any],
         make_value: Callable[[Array], Any],
+        *,
+        threads: int = 1,
+    ) -> None:
+        self._y = np.full(shape, np.nan, np.float32)
+        teams = max(1, min(threads, sum(group.rows.size for group in groups) // SMALLEST_TEAM))
+        self._first, *self._others = [_Team(part, make_session, make_value) for part in _share(groups, teams)]
+        self._pool = ThreadPoolExecutor(len(self._others), "cascade_rt-step") if self._others else None
+
+    def step(self, x: NDArray[np.floating]) -> Array:
+        """Take in one frame.
+
+        Parameters
+        ----------
+        x : ndarray, (n_neurons,)
+            ΔF/F, finite.
+
+        Returns
+        -------
+        ndarray, (n_neurons, n_outputs), float32
+            The networks' outputs with this frame as the newest. Overwritten by the next step.
+        """
+        self._all(lambda team: team.step(x, self._y))
+        return self._y
+
+    def prepare(self) -> None:
+        """Do what can be done before the next frame arrives. Done by :meth:`step` if not called before."""
+        self._all(_Team.prepare)
+
+    def reset(self) -> None:
+        """Forget every frame."""
+        self._all(_Team.reset)
+
+    def _all(self, work: Callable[[_Team], None]) -> None:
+        waiting = [self._pool.submit(work, team) for team in self._others] if self._pool is not None else []
+        work(self._first)
+        for other in waiting:
+            other.result()
+
+
+def _share(groups: Sequence[Group], teams: int) -> list[list[Group]]:
+    """Divide the neurons evenly; a group is cut where that falls."""
+    total = sum(group.rows.size for group in groups)
+    edges = [round(total * team / teams) for team in range(teams + 1)]
+    shares: list[list[Group]] = [[] for _ in range(teams)]
+    begin = 0
+    for group in groups:
+        end = begin + group.rows.size
+        for share, low, high in zip(shares, edges[:-1], edges[1:], strict=True):
+            part = slice(max(low - begin, 0), max(min(high, end) - begin, 0))
+            if part.start < part.stop:
+                share.append(Group(group.network, group.rows[part], group.nu[part]))
+        begin = end
+    return shares
+
+
+class _Team:
+    """The state of the neurons that one thread serves."""
+
+    def __init__(
+        self, groups: Sequence[Group], make_session: Callable[[Any], Any], make_value: Callable[[Array], Any]
     ) -> None:
         self._networks = [group.network for group in groups]
         self._blocks = _divide(groups)
         shapes = [block.shape for block in self._blocks]
-        self._y = np.full(shape, np.nan, np.float32)
         self._weights = [_Weights(network, make_value) for network in self._networks]
         layers = [layer for network in self._networks for layer in network.layers]
         # Where things lie repeats with these periods; a binding for each position spares binding at every frame.
@@ -104,19 +171,8 @@ class Stepper:
                     block.bind_prepare(io, b, t)
             self._prepare_bindings.append(io)
 
-    def step(self, x: NDArray[np.floating]) -> Array:
-        """Take in one frame.
-
-        Parameters
-        ----------
-        x : ndarray, (n_neurons,)
-            ΔF/F, finite.
-
-        Returns
-        -------
-        ndarray, (n_neurons, n_outputs), float32
-            The networks' outputs with this frame as the newest. Overwritten by the next step.
-        """
+    def step(self, x: NDArray[np.floating], y: Array) -> None:
+        """Take in one frame, ``x``, and write these neurons' rows of ``y``."""
         self.prepare()
         t = self._frame
         for block in self._blocks:
@@ -126,13 +182,12 @@ class Stepper:
             session.run_with_iobinding(self._step_bindings[t % self._step_period])
         for block in self._blocks:
             block.store(t)
-            self._y[block.rows] = block.y
+            y[block.rows] = block.y
         self._frame += 1
         self._prepared = False
-        return self._y
 
     def prepare(self) -> None:
-        """Do what can be done before the next frame arrives. Done by :meth:`step` if not called before."""
+        """Sum the past for the next frame, unless that was done."""
         if not self._prepared:
             self._prepare(self._frame)
             self._prepared = True

@@ -366,14 +366,18 @@ def picking_network(window: int, lookaheads: tuple[int, ...], noise_range: tuple
 
 
 def loaded(
-    networks: Network | dict[float, Network], lookaheads: tuple[int, ...] | None = None, **changes: Any
+    networks: Network | dict[float, Network],
+    lookaheads: tuple[int, ...] | None = None,
+    *,
+    threads: int = 1,
+    **changes: Any,
 ) -> Model:
     """A model of networks that were never stored: one conditioned, or binned ones by noise level."""
     by_level: dict[float | None, Network] = {None: networks} if isinstance(networks, Network) else {**networks}
     one = next(iter(by_level.values()))
     values: dict[str, Any] = {} if one.conditioning else {"noise_levels": tuple(sorted(by_level))}
     spec = spec_for(one, lookaheads or tuple(range(one.n_outputs)), **(values | changes))
-    return Model(Bundle(folder=Path("never stored"), spec=spec, networks=by_level), threads=1)
+    return Model(Bundle(folder=Path("never stored"), spec=spec, networks=by_level), threads=threads)
 
 
 def on_a_gpu(model: Model) -> Model:

@@ -33,6 +33,22 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive_int, metavar="N", help="CPU threads (default: all cores)")
 
 
+def add_values(parser: argparse._ActionsContainer) -> None:
+    """Add ``--threshold`` and ``--alignment``."""
+    parser.add_argument(
+        "--threshold",
+        choices=("zero", "noise_floor", "none"),
+        default="zero",
+        help="zero: no negative values; noise_floor: also nothing below the noise; none: as computed (default: zero)",
+    )
+    parser.add_argument(
+        "--alignment",
+        choices=("target", "cascade"),
+        default="target",
+        help="cascade: place values one frame earlier, where the CASCADE software places them (default: target)",
+    )
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add ``--overwrite``."""
     parser.add_argument("--overwrite", action="store_true", help="replace output that exists")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._common import add_device, add_json, add_overwrite, positive_float, print_json, read_noise_levels
+from ._common import add_device, add_json, add_overwrite, add_values, positive_float, print_json, read_noise_levels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,18 +62,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="FRAMES",
         help="frames after each frame that its estimate may use (default: the most that the model can use)",
     )
-    parser.add_argument(
-        "--threshold",
-        choices=("zero", "noise_floor", "none"),
-        default="zero",
-        help="zero: no negative values; noise_floor: also nothing below the noise; none: as computed (default: zero)",
-    )
-    parser.add_argument(
-        "--alignment",
-        choices=("target", "cascade"),
-        default="target",
-        help="cascade: place values one frame earlier, where the CASCADE software places them (default: target)",
-    )
+    add_values(parser)
     parser.add_argument(
         "--noise-levels",
         type=Path,

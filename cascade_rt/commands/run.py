@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._common import add_device, add_json, add_overwrite, positive_float, print_json
+from ._common import add_device, add_json, add_overwrite, add_values, positive_float, print_json
 from ._signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -107,18 +107,7 @@ def _add_values(parser: argparse.ArgumentParser) -> None:
         "--gap", choices=("hold", "nan", "stop"), default="hold",
         help="missing frames: repeat the last one, NaN, or end the run (default: hold)",
     )  # fmt: skip
-    group.add_argument(
-        "--threshold",
-        choices=("zero", "noise_floor", "none"),
-        default="zero",
-        help="zero: no negative values; noise_floor: also nothing below the noise; none: as computed (default: zero)",
-    )
-    group.add_argument(
-        "--alignment",
-        choices=("target", "cascade"),
-        default="target",
-        help="cascade: place values one frame earlier, where the CASCADE software places them (default: target)",
-    )
+    add_values(group)
     group.add_argument(
         "--allow-rate-mismatch", action="store_true", help="use a model made for another frame rate, knowingly"
     )
@@ -153,9 +142,7 @@ def run(args: argparse.Namespace) -> int:
     from cascade_rt.liveview import TerminalView, make_view
     from cascade_rt.runner import Runner
 
-    source = open_source(
-        args.source, frame_rate_hz=args.frame_rate, raw_neurons=args.wire, insecure=args.insecure
-    )
+    source = open_source(args.source, frame_rate_hz=args.frame_rate, raw_neurons=args.wire, insecure=args.insecure)
     sinks: list[Sink] = [
         open_sink(text, insecure=args.insecure, overwrite=args.overwrite, lossless=source.lossless)
         for text in args.sink

@@ -114,8 +114,9 @@ def sink(request, tmp_path):
         yield made, lambda: made.results(2)[:2]
     elif kind == "record":
         kept = tmp_path / "kept"
-        yield RecordingFolder(kept), lambda: tuple(
-            np.load(kept / f"{name}_lookahead2.npy") for name in ("frame", "spike_prob")
+        yield (
+            RecordingFolder(kept),
+            lambda: tuple(np.load(kept / f"{name}_lookahead2.npy") for name in ("frame", "spike_prob")),
         )
     elif kind in ("push", "pub"):
         context, socket, address = socket_pair(kind, zmq.PULL if kind == "push" else zmq.SUB)
@@ -132,8 +133,9 @@ def sink(request, tmp_path):
     elif kind == "npz":
         yield open_sink(str(path)), lambda: tuple(np.load(path)[key] for key in ("frame", "spike_prob"))
     else:
-        yield open_sink(str(path)), lambda: tuple(
-            io.loadmat(path, squeeze_me=True)[key] for key in ("frame", "spike_prob")
+        yield (
+            open_sink(str(path)),
+            lambda: tuple(io.loadmat(path, squeeze_me=True)[key] for key in ("frame", "spike_prob")),
         )
 
 

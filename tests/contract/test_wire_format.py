@@ -18,9 +18,7 @@ from cascade_rt.ports import EndOfStream, RunInfo
 from cascade_rt.testing import fake_spec, ramp
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text(encoding="utf-8")
-EXAMPLE = FrameChunk(
-    frames=np.array([[0.5], [-0.25]], np.float32), first_frame=7, stream="m1", frame_rate_hz=30.0
-)
+EXAMPLE = FrameChunk(frames=np.array([[0.5], [-0.25]], np.float32), first_frame=7, stream="m1", frame_rate_hz=30.0)
 
 
 def code_blocks(language):

@@ -79,9 +79,7 @@ def test_noise_levels_of_an_earlier_result_can_be_used(bundles, place):
         np.testing.assert_array_equal(a["spike_prob"], b["spike_prob"])
 
 
-@pytest.mark.parametrize(
-    ("delay", "lookahead"), [(34, 0), (100.1, 2), (250, 2), (1000, 7)]
-)
+@pytest.mark.parametrize(("delay", "lookahead"), [(34, 0), (100.1, 2), (250, 2), (1000, 7)])
 def test_the_longest_look_ahead_that_fits_is_taken(bundles, place, capsys, delay, lookahead):
     assert run(bundles["conditioned"], "--noise-levels", "nu.npy", "--max-delay-ms", delay, "--json") == 0
     assert json.loads(capsys.readouterr().out)["lookahead_frames"] == [lookahead]

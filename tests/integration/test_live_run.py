@@ -196,7 +196,7 @@ def test_a_source_that_dies_and_comes_back_leaves_a_gap(bundle, model, tmp_path)
     window = model.spec.windowsize
     touched = np.arange(78, min(90 + window - 1 - 2, 200))
     assert not valid[:, touched].any()
-    assert valid[:, window : 78].all()
+    assert valid[:, window:78].all()
 
 
 def test_a_source_that_starts_anew_is_followed(bundle, model, tmp_path):
@@ -335,5 +335,3 @@ def test_replay_stops_at_ctrl_c_and_ends_the_stream(tmp_path):
         assert summary["frames"] == count == codec.decode_end(parts).next_frame
     finally:
         pull.close(0)
-
-

@@ -29,7 +29,9 @@ def test_options():
     assert source.host == "0.0.0.0"
 
 
-@pytest.mark.parametrize(("text", "address"), [("tcp://127.0.0.1:*", "tcp://127.0.0.1:*"), ("tcp://[::1]:0", "tcp://[::1]:*")])
+@pytest.mark.parametrize(
+    ("text", "address"), [("tcp://127.0.0.1:*", "tcp://127.0.0.1:*"), ("tcp://[::1]:0", "tcp://[::1]:*")]
+)
 def test_a_port_may_be_left_to_the_system(text, address):
     assert parse_endpoint(text, "sink").address == address
 

@@ -150,12 +150,15 @@ def test_one_model_serves_several_threads(binned: Model) -> None:
         np.testing.assert_allclose(live, offline, atol=1e-5)
 
 
-def test_threads_may_be_the_first_to_use_a_network() -> None:
+def test_threads_may_be_the_first_to_use_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     network = random_network(rng)
     model = loaded({1.0: network, 3.0: network, 9.0: network}, (0,))
     x, nu = recording(rng, 3, 60), np.ones(3)
     start = threading.Barrier(4)
+    made = []
+    session = ort.InferenceSession
+    monkeypatch.setattr(ort, "InferenceSession", lambda *args, **kwargs: made.append(1) or session(*args, **kwargs))
 
     def first(_: int) -> list[np.ndarray]:
         start.wait()
@@ -165,6 +168,7 @@ def test_threads_may_be_the_first_to_use_a_network() -> None:
         results = [result for pair in pool.map(first, range(4)) for result in pair]
     for result in results:
         np.testing.assert_allclose(result, forward(network, x, nu), atol=3e-6)
+    assert len(made) == 2, "each network is made ready once"
 
 
 # ----------------------------------------------------------------------------------------------------- networks

@@ -50,9 +50,7 @@ def add_frames(statistics, n=30):
     frames[3] = np.nan
     frames[4] = 1
     statistics.neurons.add_frames(Piece(frames=frames, first_frame=0))
-    statistics.neurons.add_result(
-        SpikeChunk(spike_prob=prob, first_frame=0, valid=prob > 0, lookahead_frames=2)
-    )
+    statistics.neurons.add_result(SpikeChunk(spike_prob=prob, first_frame=0, valid=prob > 0, lookahead_frames=2))
     statistics.published[2] += n
 
 

@@ -127,7 +127,7 @@ def test_a_long_gap_costs_nothing_and_keeps_the_index(caplog):
     index, prob, valid = run.sinks[0].results(2)
     np.testing.assert_array_equal(index, [*range(30), *range(far, far + 30)])
     assert sum(run.streams[0].pushed) == 60
-    assert not valid[:, 28:30 + 13].any()
+    assert not valid[:, 28 : 30 + 13].any()
     assert valid[:, 30 + 13 : 30 + 28].all()
     np.testing.assert_array_equal(prob[:, 30 + 13 : 30 + 28], ramp(2, 30)[:, 13:28])
     assert summary.frames["skipped"] == far - 30

@@ -74,11 +74,11 @@ def test_every_frame_equals_the_window_that_ends_there(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["binned", "ensembles", "conditioned"])
-@pytest.mark.parametrize("n", [1, 2, 255, 600])
-def test_any_number_of_neurons(name: str, n: int) -> None:
+@pytest.mark.parametrize(("n", "threads"), [(1, 1), (2, 4), (255, 1), (255, 2), (600, 1), (601, 3)])
+def test_any_number_of_neurons_and_threads(name: str, n: int, threads: int) -> None:
     networks = NETWORKS[name]
     rng = np.random.default_rng(n)
-    model = loaded(networks)
+    model = loaded(networks, threads=threads)
     window = model.spec.windowsize
     nu = rng.permutation(np.resize([0.5, 1.1, 1.2, 0.9, 1.0, 1.4, 3.2, 9.0], n))
     x = rng.normal(0, 0.5, (n, window + 9)).astype(np.float32)
