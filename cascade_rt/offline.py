@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,7 @@ def predict(
     nu = check_noise_levels(nu, n_neurons)
     for sentence in check_dff(dff, nu, frame_rate_hz=rate, noise_range=spec.noise_range):
         _warn(sentence)
+    _let_go(dff)
     place = _Placement(model, lookahead, alignment, threshold)
     block = max(1, min(n_neurons, BLOCK_FRAMES // n_frames))
     left_out: dict[str, list[int]] = {}
@@ -116,6 +118,8 @@ def predict(
         out[rows], broken = _predict_block(np.asarray(dff[rows]), nu[rows], model, place)
         for why, which in broken.items():
             left_out.setdefault(why, []).extend(start + np.flatnonzero(which))
+        _let_go(dff)
+        _let_go(out)
         if progress is not None:
             progress(rows.stop / n_neurons)
     if any(left_out.values()):
@@ -125,6 +129,19 @@ def predict(
 
 def _warn(sentence: str) -> None:
     warnings.warn(sentence, CascadeWarning, stacklevel=3)
+
+
+def _let_go(array: NDArray[Any]) -> None:
+    """Tell the system that the pages of a memory-mapped file are not needed for now; the file keeps what was written.
+
+    Without it, a process seems to hold all of a file that it went through. Systems that have no such call manage.
+    """
+    # Not for mode "c": what was changed there exists in memory alone.
+    if not isinstance(array, np.memmap) or array.mode not in ("r", "r+", "w+"):
+        return
+    mapped = getattr(array, "_mmap", None)
+    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _describe_left_out(left_out: dict[str, list[int]], n_neurons: int) -> str:

@@ -31,7 +31,8 @@ class SpikeStream:
     """Spike probabilities of a recording while it is made.
 
     What comes out is the same, whatever the pieces in which the frames come in, and the same as
-    :func:`cascade_rt.predict` gives for the whole recording.
+    :func:`cascade_rt.predict` gives for the whole recording. (One exception: an infinite value there makes its neuron
+    NaN throughout, while here only the windows that hold it are.)
 
     Parameters
     ----------

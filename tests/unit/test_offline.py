@@ -374,3 +374,19 @@ def test_a_warning_points_at_the_caller(conditioned: Model) -> None:
     with pytest.warns(CascadeWarning, match="every value is NaN") as caught:
         crt.predict(np.zeros((2, 5)), conditioned, frame_rate_hz=30.0)
     assert caught[0].filename == __file__
+
+
+def test_memory_mapped_files_keep_what_is_theirs(binned: Model, tmp_path: Path) -> None:
+    """Pages are let go while predicting; neither the file nor changes that exist in memory alone may suffer."""
+    x = recording(np.random.default_rng(3), 4, 300)
+    np.save(tmp_path / "x.npy", x)
+    expected = offline(x, binned)
+    seen = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, x.shape)
+    offline(np.load(tmp_path / "x.npy", mmap_mode="r"), binned, out=seen)
+    np.testing.assert_array_equal(seen, expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), expected)
+    changed = np.load(tmp_path / "x.npy", mmap_mode="c")
+    changed[0] = x[1]
+    offline(changed, binned)
+    np.testing.assert_array_equal(changed[0], x[1])
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), x)

@@ -285,7 +285,7 @@ def test_a_gap_of_no_frames_still_forgets(conditioned: Model) -> None:
 
 @pytest.mark.parametrize("calibrate", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_reset_is_a_newopen_stream(name: str, calibrate: bool, models: dict[str, Model]) -> None:
+def test_reset_is_a_new_stream(name: str, calibrate: bool, models: dict[str, Model]) -> None:
     model = models[name]
     rng = np.random.default_rng(10)
     dff = recording(rng, 4, 260)
