@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import import_cascade, list_models
-    from .discretize import discretize
+    from .discretize import DiscretizeStream, discretize
     from .engine import Model, load_model
     from .errors import CascadeError
     from .noise import noise_levels
@@ -22,6 +22,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "CascadeError": "errors",
+    "DiscretizeStream": "discretize",
     "Model": "engine",
     "SpikeStream": "stream",
     "discretize": "discretize",
@@ -35,6 +36,7 @@ _HOME = {
 
 __all__ = [
     "CascadeError",
+    "DiscretizeStream",
     "Model",
     "SpikeStream",
     "discretize",

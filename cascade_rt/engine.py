@@ -6,11 +6,12 @@ what changes from frame to frame belongs to :class:`cascade_rt.SpikeStream`.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -81,6 +82,8 @@ class Model:
         self._networks = dict(bundle.networks)
         self._dense: dict[float | None, Any] = {}
         self._lock = threading.Lock()
+        # Live graphs of the same shape share a session, as long as a stream uses it.
+        self._live: WeakValueDictionary[bytes, Any] = WeakValueDictionary()
         self.device = self._choose_device(device)
         first = next(iter(self._networks))
         frames = np.zeros((1, self.spec.windowsize), np.float32)
@@ -100,7 +103,7 @@ class Model:
             if hasattr(ort, "preload_dlls"):
                 ort.preload_dlls()
             first = next(iter(self._networks))
-            session = self._session(dense_model(self._networks[first], padded=True), cuda=True)
+            session = self._session(self._padded(first), cuda=True)
             if session.get_providers()[0] == "CUDAExecutionProvider":
                 self._dense[first] = session
                 return "cuda"
@@ -113,7 +116,17 @@ class Model:
         log.warning("device='auto': running on the CPU, since %s", reason)
         return "cpu"
 
-    def _session(self, model: Any, *, cuda: bool = False, threads: int | None = None) -> Any:
+    def _live_session(self, model: Any) -> Any:
+        """Session of a live graph, which runs in the thread that calls it."""
+        data = model.SerializeToString(deterministic=True)
+        key = hashlib.sha256(data).digest()
+        with self._lock:
+            session = self._live.get(key)
+            if session is None:
+                session = self._live[key] = self._session(data, threads=1)
+        return session
+
+    def _session(self, data: bytes, *, cuda: bool = False, threads: int | None = None) -> Any:
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -124,7 +137,11 @@ class Model:
         # Threads may spin while a frame is computed, never between frames.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
-        return ort.InferenceSession(model.SerializeToString(), options, providers=providers)
+        return ort.InferenceSession(data, options, providers=providers)
+
+    def _padded(self, key: float | None) -> bytes:
+        data: bytes = dense_model(self._networks[key], padded=True).SerializeToString()
+        return data
 
     @property
     def provider(self) -> str:
@@ -174,8 +191,7 @@ class Model:
         """
         with self._lock:
             if key not in self._dense:
-                model = dense_model(self._networks[key], padded=True)
-                self._dense[key] = self._session(model, cuda=self.device == "cuda")
+                self._dense[key] = self._session(self._padded(key), cuda=self.device == "cuda")
             session = self._dense[key]
         feed = {"dff": frames}
         if self.spec.family == "conditioned":
@@ -201,7 +217,7 @@ class Model:
         else:
             groups = [Group(self._networks[key], members, levels[members]) for key, members in rows.items()]
             shape = levels.size, len(self.spec.lookaheads)
-            made = Stepper(groups, shape, partial(self._session, threads=1), _value, threads=self.threads)
+            made = Stepper(groups, shape, self._live_session, _value, threads=self.threads)
         for _ in range(2):
             made.step(np.zeros(levels.size, np.float32))
         made.reset()

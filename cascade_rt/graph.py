@@ -38,24 +38,27 @@ class GraphBuilder:
         self.initializers: list[Any] = []
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
+        self._names: set[str] = set()
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
+        self._names.add(name)
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def shared_constant(self, name: str, value: NDArray[Any]) -> str:
         """Like :meth:`constant`, for a name that several nodes use."""
-        return name if any(t.name == name for t in self.initializers) else self.constant(name, value)
+        return name if name in self._names else self.constant(name, value)
 
     def shared_input(self, name: str, *shape: int | str) -> str:
         """Like :meth:`input`, for a name that several nodes use."""
-        return name if any(t.name == name for t in self.inputs) else self.input(name, *shape)
+        return name if name in self._names else self.input(name, *shape)
 
     def split(self, x: str, outputs: list[str]) -> None:
         """Split the columns of ``x`` evenly."""
         self.nodes.append(helper.make_node("Split", [x], outputs, axis=1))
 
     def input(self, name: str, *shape: int | str) -> str:
+        self._names.add(name)
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         return name
 
