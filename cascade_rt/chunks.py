@@ -199,7 +199,7 @@ class ModelSpec:
 
     @property
     def cascade_shift(self) -> int:
-        """Frames by which CASCADE's published placement is earlier than the trained one (design.md §3)."""
+        """Frames by which CASCADE's published placement is earlier than the trained one, see docs/architecture.md."""
         if self.before_frac is None:
             return 1
         before = self.before_frac * self.windowsize

@@ -1,4 +1,4 @@
-"""What bad input gets (design.md §10), for calls from Python: named, explained, and harmless to the other neurons."""
+"""What bad input gets, for calls from Python: named, explained, and harmless to the other neurons."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 
 
 def _shift(spec: ModelSpec, alignment: str) -> int:
-    """Frames by which an alignment describes earlier than the training did (design.md §3)."""
+    """Frames by which an alignment describes earlier than the training did, see docs/architecture.md."""
     if alignment == "target":
         return 0
     if spec.before_frac is None:
