@@ -53,23 +53,26 @@ def check_frame_rate(frame_rate_hz: float, spec: ModelSpec, *, allow_mismatch: b
     if abs(rate - spec.frame_rate_hz) <= RATE_TOLERANCE * spec.frame_rate_hz or allow_mismatch:
         return rate
     raise InputError(
-        f"the recording has {rate:g} Hz, model {spec.name!r} was trained for {spec.frame_rate_hz:g} Hz"
-        f"{_nearest_model(rate)}. Choose that, resample the recording (--resample), or pass "
+        f"the recording has {rate:g} Hz, model {spec.name!r} was trained for {spec.frame_rate_hz:g} Hz. "
+        f"{_nearest_model(rate, spec)}; or resample the recording (predict --resample); or pass "
         "allow_rate_mismatch=True to go on knowingly"
     )
 
 
-def _nearest_model(rate: float) -> str:
+def _nearest_model(rate: float, chosen: ModelSpec) -> str:
     from .bundle import find_bundle, list_models, read_spec
 
-    specs = []
+    specs = [chosen]
     for name in list_models():
         with suppress(ModelError):  # a damaged model is not what this error is about
             specs.append(read_spec(find_bundle(name)))
-    if not specs:
-        return ""
     best = min(specs, key=lambda s: abs(np.log(s.frame_rate_hz / rate)))
-    return f"; the nearest installed model is {best.name!r} ({best.frame_rate_hz:g} Hz)"
+    if best is chosen:
+        return (
+            f"No installed model is nearer than {chosen.name!r}; CASCADE publishes models for many frame rates "
+            "(cascade-rt import --download NAME)"
+        )
+    return f"The nearest installed model is {best.name!r} ({best.frame_rate_hz:g} Hz): choose that"
 
 
 def check_noise_levels(noise_levels: Any, n_neurons: int) -> NDArray[np.float64]:

@@ -131,3 +131,8 @@ def test_another_number_of_noise_levels_is_refused(shape: tuple[int, ...]) -> No
 def test_noise_levels_that_are_no_numbers_are_refused(given: Any) -> None:
     with pytest.raises(InputError, match="noise_levels"):
         check_noise_levels(given, 2)
+
+
+def test_the_chosen_model_is_not_recommended_again(spec: ModelSpec) -> None:
+    with pytest.raises(InputError, match=r"No installed model is nearer than 'MINE'.*--download"):
+        check_frame_rate(27.0, spec, allow_mismatch=False)
