@@ -31,12 +31,12 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def broken_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def broken_gpu(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The GPU package is installed, but its sessions land on the CPU, as without a driver; the providers asked for."""
-    asked: list[str] = []
+    asked: list[Any] = []
     session = ort.InferenceSession
 
-    def landing_on_the_cpu(model: Any, options: Any, *, providers: list[str]) -> Any:
+    def landing_on_the_cpu(model: Any, options: Any, *, providers: list[Any]) -> Any:
         asked.append(providers[0])
         return session(model, options, providers=["CPUExecutionProvider"])
 
@@ -59,10 +59,11 @@ def test_a_gpu_that_is_not_there_is_an_error_that_says_what_to_do(folder: Any) -
         assert word in str(caught.value)
 
 
-def test_a_gpu_session_that_lands_on_the_cpu_is_an_error(folder: Any, broken_gpu: list[str]) -> None:
+def test_a_gpu_session_that_lands_on_the_cpu_is_an_error(folder: Any, broken_gpu: list[Any]) -> None:
     with pytest.raises(DeviceError, match="could not start its CUDA provider"):
         load_model(folder, device="cuda")
-    assert broken_gpu == ["CUDAExecutionProvider"]
+    ((name, options),) = broken_gpu
+    assert (name, options["use_tf32"]) == ("CUDAExecutionProvider", "0"), "results must not be rounded to 10 bits"
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -76,10 +77,10 @@ def test_auto_falls_back_and_says_so(folder: Any, caplog: pytest.LogCaptureFixtu
 
 
 def test_auto_falls_back_from_a_broken_gpu(
-    folder: Any, broken_gpu: list[str], caplog: pytest.LogCaptureFixture
+    folder: Any, broken_gpu: list[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     model = load_model(folder, device="auto", threads=1)
-    assert (model.device, broken_gpu[0]) == ("cpu", "CUDAExecutionProvider")
+    assert (model.device, broken_gpu[0][0]) == ("cpu", "CUDAExecutionProvider")
     assert "could not start its CUDA provider" in caplog.text
     # What was made while trying the GPU is not used on the CPU.
     x = recording(np.random.default_rng(0), 2, 60)
