@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from _common import Checks, parse
 
-from cascade_rt.discretize import DiscretizeStream, discretize
+from cascade_rt.discretization import DiscretizeStream, discretize
 from cascade_rt.smoothing import smooth_spikes
 
 CASCADE_RATE = 0.24e6

@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import import_cascade, list_models
-    from .discretize import DiscretizeStream, discretize
+    from .discretization import DiscretizeStream, discretize
     from .engine import Model, load_model
     from .errors import CascadeError
     from .noise import noise_levels
     from .offline import predict
-    from .simulate import simulate
+    from .simulation import simulate
     from .stream import SpikeStream
 
 __version__ = "0.1.0"
 
 _HOME = {
     "CascadeError": "errors",
-    "DiscretizeStream": "discretize",
+    "DiscretizeStream": "discretization",
     "Model": "engine",
     "SpikeStream": "stream",
-    "discretize": "discretize",
+    "discretize": "discretization",
     "import_cascade": "bundle",
     "list_models": "bundle",
     "load_model": "engine",
     "noise_levels": "noise",
     "predict": "offline",
-    "simulate": "simulate",
+    "simulate": "simulation",
 }
 
 __all__ = [

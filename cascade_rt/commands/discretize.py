@@ -154,7 +154,7 @@ def _find(
     """Columns of the spikes of each neuron, the summed probability, and the summed absolute difference."""
     import numpy as np
 
-    from cascade_rt.discretize import discretize
+    from cascade_rt.discretization import discretize
     from cascade_rt.smoothing import smooth_spikes
 
     columns: list[NDArray[np.int64]] = []

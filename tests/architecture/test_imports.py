@@ -19,7 +19,7 @@ PACKAGE = Path(cascade_rt.__file__).parent
 #: From the bottom to the top. A module imports modules of lower layers, and of its own layer those to its left.
 LAYERS = (
     ("base", "errors chunks network"),
-    ("numeric core", "_kernels noise baseline resample smoothing threshold gaps discretize simulate"),
+    ("numeric core", "_kernels noise baseline resample smoothing threshold gaps discretization simulation"),
     ("models", "graph published bundle checks live_graph stepper window_stepper engine"),
     ("composition", "stream offline latency ports receiving runstats runner"),
     ("edges", "progress codec endpoints registry plots liveview testing benchmarks rehearsal demo health"),
@@ -164,6 +164,11 @@ def test_only_the_command_line_prints() -> None:
 def test_modules_stay_readable() -> None:
     lengths = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.glob("*.py")}
     assert {name: lines for name, lines in lengths.items() if lines > 500} == {}
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """Python puts an imported submodule into its package under its own name, which a function there must not have."""
+    assert not set(cascade_rt.__all__) & {top_name(path) for path in sources()}
 
 
 def test_at_most_twelve_public_names() -> None:

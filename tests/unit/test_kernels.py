@@ -9,7 +9,7 @@ import pytest
 
 from cascade_rt import _kernels
 from cascade_rt._kernels import compiling
-from cascade_rt.discretize import _options, discretize
+from cascade_rt.discretization import _options, discretize
 
 
 def test_median_of_what_is_known() -> None:

@@ -11,7 +11,7 @@ from scipy.io import loadmat
 from cascade_rt._kernels import compiling
 from cascade_rt.errors import InputError
 from cascade_rt.noise import check_dff, noise_levels
-from cascade_rt.simulate import INDICATORS, simulate
+from cascade_rt.simulation import INDICATORS, simulate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from cascade_rt._kernels import compiling
-from cascade_rt.discretize import DiscretizeStream, discretize
+from cascade_rt.discretization import DiscretizeStream, discretize
 from cascade_rt.errors import InputError, StreamError
 from cascade_rt.smoothing import smooth_spikes
 
@@ -98,7 +98,7 @@ def test_long_activity_is_explained_across_the_cuts(monkeypatch: pytest.MonkeyPa
     rng = np.random.default_rng(5)
     prob = smooth_spikes(rng.poisson(0.12, (3, 400)), **GAUSSIAN) * rng.uniform(0.8, 1.2, (3, 400)).astype(np.float32)
     in_pieces = errors(prob, counted(discretize(prob, **GAUSSIAN), 400), GAUSSIAN)
-    monkeypatch.setattr("cascade_rt.discretize.LONGEST", 50)
+    monkeypatch.setattr("cascade_rt.discretization.LONGEST", 50)
     in_one = errors(prob, counted(discretize(prob, **GAUSSIAN), 400), GAUSSIAN)
     assert in_pieces[0] == pytest.approx(in_one[0], rel=0.03)
     assert in_pieces[1] <= in_one[1] + 2
