@@ -33,7 +33,7 @@ def check_choice(name: str, value: str, kind: Any) -> None:
         raise InputError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class FrameChunk:
     """Consecutive ΔF/F frames of all neurons.
 
@@ -77,7 +77,7 @@ class FrameChunk:
         return int(self.frames.shape[1])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SpikeChunk:
     """Spike probabilities of consecutive frames, for one look-ahead.
 

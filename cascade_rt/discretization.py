@@ -33,7 +33,7 @@ COUNT_WEIGHT_CAUSAL = 0.35
 BLOCK = 4_000_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpikeEvents:
     """Single spikes.
 

@@ -38,7 +38,7 @@ __all__ = ["FrameSequencer", "Piece", "SequenceCounters", "coalesce"]
 _REMEMBERED_GAPS = 256
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Piece:
     """Frames that directly follow those of the piece before, unless ``reset`` says otherwise.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Conditioning", "Layer", "Network"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
     """One dilated convolution over time, its activation and the pooling after it.
 
@@ -75,7 +75,7 @@ class Layer:
         return (self.taps - 1) * self.dilation + self.pool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Conditioning:
     """How the noise level modulates each layer (FiLM: a scale and an offset per channel).
 
@@ -119,7 +119,7 @@ class Conditioning:
         ]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
     """A stack of layers for one or several ensemble members, whose outputs are averaged.
 

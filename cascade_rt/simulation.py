@@ -87,7 +87,7 @@ INDICATORS: Mapping[str, Indicator] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Recording:
     """A simulated recording and what happened in it.
 

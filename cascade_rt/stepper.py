@@ -33,7 +33,7 @@ SMALLEST_DIVIDED = 256
 SMALLEST_TEAM = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Neurons that share a network.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -58,6 +58,12 @@ def frames_message(**changes):
     return [b"dff", json.dumps(header).encode(), np.arange(6, dtype="<f4").tobytes()]
 
 
+def plain(chunk):
+    """Everything about a chunk but its arrays."""
+    values = {field.name: getattr(chunk, field.name) for field in fields(chunk)}
+    return {name: value for name, value in values.items() if not isinstance(value, np.ndarray)}
+
+
 def reason_of(parts, decode=codec.decode_message):
     with pytest.raises(WireError) as caught:
         decode(parts)
@@ -71,8 +77,7 @@ def test_frames_come_back_as_they_went(chunk):
     back = codec.decode_frames(codec.encode_frames(chunk), t_recv=1.5)
     np.testing.assert_array_equal(back.frames, chunk.frames)
     assert back.frames.dtype == np.float32
-    assert replace(back, frames=chunk.frames, t_recv=None) == replace(chunk, t_recv=None)
-    assert back.t_recv == 1.5
+    assert plain(back) == plain(chunk) | {"t_recv": 1.5}
 
 
 @settings(deadline=None, derandomize=True, database=None)
@@ -81,7 +86,7 @@ def test_results_come_back_as_they_went(chunk):
     back = codec.decode_spikes(codec.encode_spikes(chunk, stream="s", frame_rate_hz=30.0))
     np.testing.assert_array_equal(back.spike_prob, chunk.spike_prob)
     np.testing.assert_array_equal(back.valid, chunk.valid)
-    assert replace(back, spike_prob=chunk.spike_prob, valid=chunk.valid) == chunk
+    assert plain(back) == plain(chunk)
 
 
 def test_validity_travels_in_bits_only_where_nan_does_not_tell_it():
