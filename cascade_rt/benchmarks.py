@@ -176,6 +176,7 @@ def live_latency(
     n_neurons: int,
     n_frames: int = 300,
     lookahead_frames: Sequence[int] | None = None,
+    noise_range: tuple[float, float] | None = None,
     sgemm: float | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -194,12 +195,15 @@ def live_latency(
         Frames timed, after a window's length that warms up.
     lookahead_frames : sequence of int, optional
         All that the model has by default.
+    noise_range : (float, float), optional
+        Lowest and highest ν of the neurons, % · Hz^-½; the trained range by default, so that every network of a
+        binned model is in use.
     sgemm : float, optional
         Reference rate (FLOP/s) from the same run.
     seed : int
         Of the random numbers.
     """
-    stream, frames = _live(model, n_neurons, lookahead_frames, seed)
+    stream, frames = _live(model, n_neurons, lookahead_frames, seed, noise_range)
     latency, whole = LatencyHistogram(), LatencyHistogram()
     for number in range(-model.spec.windowsize - 5, n_frames):
         frame = frames[number % len(frames)]
@@ -333,11 +337,15 @@ def benchmark(
 
 
 def _live(
-    model: Model, n_neurons: int, lookahead_frames: Sequence[int] | None, seed: int
+    model: Model,
+    n_neurons: int,
+    lookahead_frames: Sequence[int] | None,
+    seed: int,
+    noise_range: tuple[float, float] | None = None,
 ) -> tuple[SpikeStream, list[NDArray[np.float32]]]:
-    """Make a stream whose neurons have all the model's noise levels, and some frames to push."""
+    """Make a stream whose neurons have all these noise levels, and some frames to push."""
     spec = model.spec
-    nu = np.linspace(*spec.noise_range, n_neurons)
+    nu = np.linspace(*(noise_range or spec.noise_range), n_neurons)
     stream = SpikeStream(
         model,
         n_neurons=n_neurons,
