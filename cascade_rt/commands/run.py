@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: A model that can only look further ahead than this (frames) is not for live use.
 LONGEST_LIVE_LOOKAHEAD = 10
+#: Frames of a finished recording that are looked at before the run.
+LOOKED_AT_FRAMES = 2000
 
 _DESCRIPTION = """\
 Receives dF/F frames, infers the expected number of spikes of each neuron in each frame, and publishes the
@@ -152,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
     folder = find_bundle(args.model)
     spec = read_spec(folder)
     check_live(spec, source, allow_offline_model=args.allow_offline_model)
+    check_values(source, args.frame_rate or spec.frame_rate_hz)
     noise = None if args.noise_levels is None else read_noise(args.noise_levels)
     model = load_model(folder, device=args.device, threads=args.threads)
     make_stream = _StreamMaker(args, model, noise)
@@ -198,6 +201,16 @@ def check_live(spec: ModelSpec, source: Source, *, allow_offline_model: bool) ->
         f"({1000 * spec.integration_time_s(shortest):.0f} ms): it was made for finished recordings. Choose one "
         "with a shorter look-ahead (cascade-rt models), or accept the delay with --allow-offline-model"
     )
+
+
+def check_values(source: Source, rate: float) -> None:
+    """Refuse a finished recording that is clearly not ΔF/F as a fraction, before anything is written."""
+    from cascade_rt.endpoints.files import FileSource
+    from cascade_rt.noise import check_dff, noise_levels
+
+    if isinstance(source, FileSource):
+        dff = source.read().dff[:, :LOOKED_AT_FRAMES]
+        check_dff(dff, noise_levels(dff, frame_rate_hz=rate), frame_rate_hz=rate)
 
 
 def read_noise(path: Path) -> NDArray[np.float64]:

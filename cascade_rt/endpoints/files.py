@@ -87,6 +87,10 @@ class FileSource:
             raise RuntimeError(f"{self.path} is not open")
         return self._recording
 
+    def read(self) -> Recording:
+        """Read the file without opening the source."""
+        return read_recording(self.path, self._key)
+
     def open(self) -> None:
         """Open the file.
 
@@ -96,7 +100,7 @@ class FileSource:
         InputError
             The file tells a frame rate that is more than 5 % from the one given.
         """
-        recording = self._recording = read_recording(self.path, self._key)
+        recording = self._recording = self.read()
         stored = recording.frame_rate_hz
         if stored is not None and self._rate is not None and abs(stored / self._rate - 1) > RATE_TOLERANCE:
             raise InputError(f"{self.path} was recorded at {stored:g} Hz; the frame rate given is {self._rate:g} Hz")
