@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -228,7 +229,7 @@ def read_model(data: bytes, origin: str) -> tuple[Network, ModelSpec, float | No
     """
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:
+    except DecodeError as error:
         raise ModelError(f"{origin}: not a readable ONNX file ({error})") from error
     properties = {p.key: p.value for p in model.metadata_props}
     if METADATA_KEY not in properties:

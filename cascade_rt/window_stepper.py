@@ -1,6 +1,6 @@
 """One frame at a time on a GPU: the whole window through the dense graph.
 
-There the arithmetic of a window costs less than keeping activations on the device would save.
+Activations are not kept on the device: the dense graph is simple there, and has yet to be timed on a GPU.
 """
 
 from __future__ import annotations
