@@ -10,7 +10,7 @@ import pytest
 
 from cascade_rt.errors import TrainingError
 from training.architecture import ConditionedShape, WindowedShape
-from training.cli import CONFIGS
+from training.commands._common import CONFIGS
 from training.config import FitOptions, TrainingConfig, load_config
 from training.fit import training_traces
 from training.ground_truth import Recording
