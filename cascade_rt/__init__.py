@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .errors import CascadeError
     from .noise import noise_levels
     from .offline import predict
+    from .recommendation import recommend
     from .simulation import simulate
     from .stream import SpikeStream
 
@@ -31,6 +32,7 @@ _HOME = {
     "load_model": "engine",
     "noise_levels": "noise",
     "predict": "offline",
+    "recommend": "recommendation",
     "simulate": "simulation",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "load_model",
     "noise_levels",
     "predict",
+    "recommend",
     "simulate",
 ]
 

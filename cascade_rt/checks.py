@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .chunks import RATE_TOLERANCE
-from .errors import InputError, ModelError
+from .catalogue import fits_frame_rate, installed_models, rate_distance
+from .errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +49,7 @@ def check_frame_rate(frame_rate_hz: float, spec: ModelSpec, *, allow_mismatch: b
     rate = float(frame_rate_hz)
     if not (np.isfinite(rate) and rate > 0):
         raise InputError(f"frame_rate_hz={frame_rate_hz}: expected a positive number of frames per second")
-    if abs(rate - spec.frame_rate_hz) <= RATE_TOLERANCE * spec.frame_rate_hz or allow_mismatch:
+    if fits_frame_rate(spec.frame_rate_hz, rate) or allow_mismatch:
         return rate
     raise InputError(
         f"the recording has {rate:g} Hz, model {spec.name!r} was trained for {spec.frame_rate_hz:g} Hz. "
@@ -60,13 +59,9 @@ def check_frame_rate(frame_rate_hz: float, spec: ModelSpec, *, allow_mismatch: b
 
 
 def _nearest_model(rate: float, chosen: ModelSpec) -> str:
-    from .bundle import find_bundle, list_models, read_spec
-
-    specs = [chosen]
-    for name in list_models():
-        with suppress(ModelError):  # a damaged model is not what this error is about
-            specs.append(read_spec(find_bundle(name)))
-    best = min(specs, key=lambda s: abs(np.log(s.frame_rate_hz / rate)))
+    installed, _ = installed_models()  # a damaged model is not what this error is about
+    specs = [chosen, *(model.spec for model in installed)]
+    best = min(specs, key=lambda spec: rate_distance(spec.frame_rate_hz, rate))
     if best is chosen:
         return (
             f"No installed model is nearer than {chosen.name!r}; CASCADE publishes models for many frame rates "

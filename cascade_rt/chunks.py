@@ -24,6 +24,10 @@ GapPolicy = Literal["hold", "nan", "stop"]
 
 #: Relative difference in frame rate that a model tolerates (design: 5 %).
 RATE_TOLERANCE = 0.05
+#: Look-ahead (frames) of a live run with a model that offers several.
+LIVE_LOOKAHEAD = 2
+#: Longest look-ahead (frames) of which a live run can make use: what needs more is for finished recordings.
+LONGEST_LIVE_LOOKAHEAD = 10
 
 
 def check_choice(name: str, value: str, kind: Any) -> None:

@@ -42,6 +42,7 @@ _EXAMPLES = """\
 first steps:
   cascade-rt demo                                   see it work: a simulated recording, live, with a check
   cascade-rt models                                 which models there are
+  cascade-rt models --for traces.mat --frame-rate 30 --indicator GCaMP8s   which one to take, and why
   cascade-rt predict traces.mat --model GCaMP8_EXC_30Hz_smoothing25ms --frame-rate 30 --plot traces.png
   cascade-rt run --model GCaMP8_EXC_30Hz_smoothing25ms --source tcp://127.0.0.1:5555 \\
                  --sink tcp://127.0.0.1:5556 --frame-rate 30

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Curve", "busiest_window", "informative_neurons", "plot_traces"]
+__all__ = ["Curve", "busiest_window", "informative_neurons", "plot_traces", "round_down"]
 
 # Colours that people with colour-blindness can tell apart (Okabe and Ito).
 TRACE, FINAL, IMMEDIATE, SPIKES = "#40566b", "#d55e00", "#0072b2", "#000000"
@@ -234,16 +234,16 @@ def _scale_bars(
     edge = time_s[-1] + 0.015 * length
     bar = {"color": "#333333", "linewidth": 1.5, "solid_capstyle": "butt", "clip_on": False}
     text = {"fontsize": 8, "color": "#333333", "va": "center"}
-    time_bar = _round_down(length / 6)
+    time_bar = round_down(length / 6)
     low = float(bottoms[-1]) - 0.28
     axes.plot([time_s[-1] - time_bar, time_s[-1]], [low, low], **bar)
     axes.text(time_s[-1] - time_bar / 2, low - 0.06, f"{time_bar:g} s", ha="center", **{**text, "va": "top"})
-    dff_bar = _round_down(0.9 * float(heights[-1]) * dff_per_height)
+    dff_bar = round_down(0.9 * float(heights[-1]) * dff_per_height)
     base = float(bottoms[-1]) + 0.32 + 0.06
     axes.plot([edge, edge], [base, base + dff_bar / dff_per_height], **bar)
     percent = f"{100 * dff_bar:g} % ΔF/F"
     axes.text(edge + 0.008 * length, base + dff_bar / dff_per_height / 2, percent, **text)
-    prob_bar = _round_down(0.32 * prob_per_height)
+    prob_bar = round_down(0.32 * prob_per_height)
     foot = float(bottoms[-1])
     axes.plot([edge, edge], [foot, foot + prob_bar / prob_per_height], **bar)
     axes.text(
@@ -256,8 +256,14 @@ def _scale_bars(
     axes.set_ylim(low - 0.25, float(bottoms[0] + heights[0]) + 0.5)
 
 
-def _round_down(value: float) -> float:
-    """Largest of 1, 2, 5 times a power of ten that does not exceed the value."""
+def round_down(value: float) -> float:
+    """Length of a scale bar: the largest of 1, 2, 5 times a power of ten that does not exceed the value.
+
+    Parameters
+    ----------
+    value : float
+        Above 0, in any unit.
+    """
     power = 10.0 ** np.floor(np.log10(max(value, 1e-9)))
     return float(max(step for step in (1, 2, 5) if step * power <= value * (1 + 1e-9)) * power)
 

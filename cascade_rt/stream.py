@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .checks import check_frame_rate, check_matrix, check_noise_levels
-from .chunks import Alignment, SpikeChunk, Threshold, check_choice
+from .chunks import LIVE_LOOKAHEAD, Alignment, SpikeChunk, Threshold, check_choice
 from .errors import InputError, StreamError
 from .noise import NoiseTracker
 from .threshold import ThresholdStream
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from .engine import Model
 
 __all__ = ["SpikeStream"]
-
-#: Look-ahead (frames) of a live run with a model that offers several.
-LIVE_LOOKAHEAD = 2
 
 
 class SpikeStream:

@@ -44,6 +44,9 @@ class ConditionedShape:
         Channels of the layer before the outputs.
     head_taps : int
         Taps of the output layer, 4 frames apart.
+    dilation : int
+        Factor on all distances in time after the first convolution: at high frame rates the network then sees a
+        longer time at the same cost.
     lookahead_frames : tuple of int
         Output ``k`` at newest frame ``j`` describes frame ``j - lookahead_frames[k]``.
     noise_hidden : int
@@ -54,14 +57,17 @@ class ConditionedShape:
 
     filter_sizes: tuple[int, ...] = (31, 19, 5)
     filter_numbers: tuple[int, ...] = (30, 40, 50)
-    dense_expansion: int = 10
+    dense_expansion: int = 30
     head_taps: int = 2
+    dilation: int = 1
     lookahead_frames: tuple[int, ...] = (0, 1, 2, 3, 5, 7, 15, 31)
-    noise_hidden: int = 16
+    noise_hidden: int = 32
     noise_range: tuple[float, float] = (1.0, 10.0)
 
     def __post_init__(self) -> None:
         _three(self.filter_sizes, self.filter_numbers)
+        if self.dilation < 1:
+            raise TrainingError(f"dilation {self.dilation}: expected at least 1")
         if not self.lookahead_frames or list(self.lookahead_frames) != sorted(set(self.lookahead_frames)):
             raise TrainingError(f"lookahead_frames {self.lookahead_frames}: expected increasing frame counts")
         if not 0 <= self.lookahead_frames[0] <= self.lookahead_frames[-1] < self.receptive_field:
@@ -76,12 +82,13 @@ class ConditionedShape:
     def layers(self) -> tuple[LayerShape, ...]:
         """Shapes of all layers, the output layer last."""
         (size0, size1, size2), (n0, n1, n2) = self.filter_sizes, self.filter_numbers
+        far = self.dilation
         return (
             LayerShape(taps=size0, channels=n0),
-            LayerShape(taps=size1, channels=n1, pool=1),
-            LayerShape(taps=size2, channels=n2, dilation=2, pool=2),
+            LayerShape(taps=size1, channels=n1, dilation=far, pool=far),
+            LayerShape(taps=size2, channels=n2, dilation=2 * far, pool=2 * far),
             LayerShape(taps=1, channels=self.dense_expansion),
-            LayerShape(taps=self.head_taps, channels=len(self.lookahead_frames), dilation=4),
+            LayerShape(taps=self.head_taps, channels=len(self.lookahead_frames), dilation=4 * far),
         )
 
     @property

@@ -1,12 +1,11 @@
-"""Score predictions against known spikes: correlation, error and bias, as Rupprecht et al. 2021 define them.
+"""Score predictions against known spikes: correlation, error and bias (Rupprecht et al. 2021), and timing.
 
 Scores are taken per neuron, over all its recordings that can be brought to the noise level asked for; a
-recording that is noisier than that by itself is left out of that level. Reported is the median over neurons.
+recording that is noisier than that by itself is left out of that level. Timing: :mod:`training.timing`.
 """
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,20 +13,45 @@ import numpy as np
 
 from cascade_rt.errors import TrainingError
 
-from .noising import add_noise
 from .targets import smooth_spikes
+from .timing import Timing, timing, trace_timing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from cascade_rt.chunks import ModelSpec
+
     from .ground_truth import Trace
+    from .noised import NoisedTraces
 
     #: (dff (n_frames,), ν) → (n_lookaheads, n_frames), NaN where undefined, each aligned to the frame it describes.
     Predictor = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 
-__all__ = ["Score", "Scores", "engine_predictor", "medians", "metrics", "score"]
+__all__ = ["Kernel", "Score", "Scores", "engine_predictor", "metrics", "score"]
+
+
+class Kernel(NamedTuple):
+    """What the true spikes are smoothed with.
+
+    Parameters
+    ----------
+    smoothing_s : float
+    causal : bool
+        See :func:`cascade_rt.smoothing.spike_kernel`.
+    """
+
+    smoothing_s: float
+    causal: bool = False
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Kernel:
+        """Kernel that a model was trained with."""
+        return cls(spec.smoothing_s, spec.causal_kernel)
+
+    def __str__(self) -> str:
+        return f"{'causal kernel' if self.causal else 'Gaussian'} of {1000 * self.smoothing_s:g} ms"
 
 
 class Scores(NamedTuple):
@@ -47,6 +71,7 @@ class Score:
     noise_level: float
     lookahead: int
     scores: Scores
+    timing: Timing
 
 
 def metrics(prediction: NDArray[np.floating], truth: NDArray[np.floating]) -> Scores:
@@ -80,93 +105,88 @@ def metrics(prediction: NDArray[np.floating], truth: NDArray[np.floating]) -> Sc
 
 
 def score(
-    traces: Iterable[Trace],
+    tests: NoisedTraces,
     predict: Predictor,
     *,
     lookaheads: Sequence[int],
-    smoothing_s: float,
-    causal_kernel: bool = False,
-    noise_levels: Sequence[float] = (2.0, 4.0, 8.0),
-    seed: int = 0,
-) -> list[Score]:
+    kernels: Sequence[Kernel],
+    progress: Callable[[float], None] | None = None,
+) -> list[list[Score]]:
     """Score a model on traces with known spikes.
 
     Parameters
     ----------
-    traces : iterable of Trace
+    tests : NoisedTraces
         At the model's frame rate.
     predict : callable
         (dff (n_frames,), ν) → (n_lookaheads, n_frames).
     lookaheads : sequence of int
         Of the rows that ``predict`` returns.
-    smoothing_s : float
-    causal_kernel : bool
-        Kernel that the model was trained with.
-    noise_levels : sequence of float
-        % Hz^-1/2. Noise is seeded by the recording: every model meets the same.
-    seed : int
+    kernels : sequence of Kernel
+        To smooth the true spikes with; the model is scored against each.
+    progress : callable, optional
+        Called with the share of the neurons that are done.
 
     Returns
     -------
-    list of Score
-        Negative predictions count as 0, as in the default of ``cascade_rt.predict``.
+    list of list of Score
+        For each kernel. Negative predictions count as 0, as in the default of ``cascade_rt.predict``.
     """
-    neurons: dict[tuple[str, str], list[Trace]] = {}
-    for trace in traces:
-        neurons.setdefault((trace.dataset, trace.neuron), []).append(trace)
-    out: list[Score] = []
-    for (dataset, neuron), own in sorted(neurons.items()):
-        for level in noise_levels:
-            predictions: list[NDArray[np.float32]] = []
-            truths: list[NDArray[np.float32]] = []
-            for trace in own:
-                key = zlib.crc32(f"{dataset}/{neuron}/{trace.number}/{trace.n_frames}".encode())
-                noised = add_noise(trace.dff, trace.frame_rate_hz, level, np.random.default_rng([seed, key]))
-                if noised is None:
-                    continue
-                predictions.append(np.maximum(predict(noised, level), np.float32(0)))
-                truths.append(
-                    smooth_spikes(
-                        trace.spike_counts,
-                        smoothing_s=smoothing_s,
-                        frame_rate_hz=trace.frame_rate_hz,
-                        causal_kernel=causal_kernel,
-                    )
-                )
-            if not predictions:
-                continue
-            together, truth = np.concatenate(predictions, axis=1), np.concatenate(truths)
-            out += [
-                Score(
-                    dataset=dataset,
-                    neuron=neuron,
-                    noise_level=float(level),
-                    lookahead=lookahead,
-                    scores=metrics(row, truth),
-                )
-                for lookahead, row in zip(lookaheads, together, strict=True)
+    out: list[list[Score]] = [[] for _ in kernels]
+    for done, (neuron, traces) in enumerate(tests.neurons()):
+        smoothed = [[_smooth(trace, kernel) for trace in traces] for kernel in kernels]
+        for level in tests.noise_levels:
+            lifted = tests.lifted(neuron, level)
+            used = [
+                (n, np.maximum(predict(dff, level), np.float32(0))) for n, dff in enumerate(lifted) if dff is not None
             ]
+            if not used:
+                continue
+            for scores, kernel, truths in zip(out, kernels, smoothed, strict=True):
+                parts = [(traces[n], prediction, truths[n]) for n, prediction in used]
+                scores += [
+                    Score(
+                        dataset=neuron[0],
+                        neuron=neuron[1],
+                        noise_level=level,
+                        lookahead=lookahead,
+                        scores=values,
+                        timing=times,
+                    )
+                    for lookahead, values, times in zip(lookaheads, *_neuron_scores(parts, kernel), strict=True)
+                ]
+        if progress is not None:
+            progress((done + 1) / len(tests))
     return out
 
 
-def medians(scores: Iterable[Score], *, per_dataset: bool = True) -> dict[tuple[str, float, int], tuple[Scores, int]]:
-    """Median over neurons for each dataset (or for all, named ""), noise level and look-ahead.
+def _neuron_scores(
+    parts: Sequence[tuple[Trace, NDArray[np.float32], NDArray[np.float32]]], kernel: Kernel
+) -> tuple[list[Scores], list[Timing]]:
+    """Scores for each look-ahead from (trace, prediction, truth) of one neuron."""
+    together = np.concatenate([prediction for _, prediction, _ in parts], axis=1)
+    truth = np.concatenate([truth for _, _, truth in parts])
+    times = [
+        trace_timing(
+            prediction,
+            truth,
+            trace.spike_counts,
+            frame_rate_hz=trace.frame_rate_hz,
+            smoothing_s=kernel.smoothing_s,
+            causal_kernel=kernel.causal,
+        )
+        for trace, prediction, truth in parts
+    ]
+    return [metrics(row, truth) for row in together], timing(times)
 
-    Returns
-    -------
-    dict
-        (dataset, noise level, look-ahead) → (median scores, number of neurons). Undefined scores are left out.
-    """
-    groups: dict[tuple[str, float, int], list[Scores]] = {}
-    for item in scores:
-        key = (item.dataset if per_dataset else "", item.noise_level, item.lookahead)
-        groups.setdefault(key, []).append(item.scores)
-    out: dict[tuple[str, float, int], tuple[Scores, int]] = {}
-    for key, values in groups.items():
-        table = np.array(values, np.float64)
-        middle = [float(np.median(c[np.isfinite(c)])) if np.isfinite(c).any() else float("nan") for c in table.T]
-        out[key] = (Scores(*middle), len(values))
-    return out
+
+def _smooth(trace: Trace, kernel: Kernel) -> NDArray[np.float32]:
+    return smooth_spikes(
+        trace.spike_counts,
+        smoothing_s=kernel.smoothing_s,
+        frame_rate_hz=trace.frame_rate_hz,
+        causal_kernel=kernel.causal,
+    )
 
 
 def engine_predictor(model: Any) -> Predictor:

@@ -2,15 +2,15 @@
 
 The files are MATLAB files of the CASCADE ground-truth database (``CAttached``: one struct for each
 uninterrupted recording of one neuron). They are irregular; nothing is dropped in silence: whatever could not
-be used as it stands is listed as a :class:`Problem`. A neuron is named by its file, so that a split by neuron
-can never put two recordings of one neuron on both sides.
+be used as it stands is listed as a :class:`Problem`. A neuron is named by its file; where two files hold the same
+recording, both say so (:attr:`training.recordings.Source.cell`), and :mod:`training.splits` keeps them on one side.
 """
 
 from __future__ import annotations
 
 import logging
 import zlib
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,32 +18,39 @@ import numpy as np
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from cascade_rt.chunks import RATE_TOLERANCE
 from cascade_rt.errors import TrainingError
 from cascade_rt.noise import noise_levels
 
+from .copies import shared_recordings
+from .recordings import Problem, Recording, Source, Trace
+from .splits import leave_one_dataset_out, split_neurons
 from .targets import bin_spikes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
 __all__ = [
     "Problem",
     "Recording",
+    "Source",
     "Trace",
     "dataset_folders",
     "find_dataset",
+    "leave_one_dataset_out",
+    "neuron_files",
     "read_datasets",
+    "read_files",
     "read_neuron",
     "resample",
+    "resample_recordings",
     "split_neurons",
 ]
 
 logger = logging.getLogger(__name__)
 
-#: Relative difference between two frame rates below which a recording is not resampled.
-RATE_TOLERANCE = 0.05
 #: Spike times in the files are in units of 0.1 ms.
 EVENTS_PER_SECOND = 1e4
 #: Recordings with fewer frames than this are of no use to any network here.
@@ -53,92 +60,6 @@ SHORTEST_FRAMES = 16
 _UNREADABLE = (OSError, ValueError, TypeError, LookupError, EOFError, NotImplementedError, MatReadError, zlib.error)
 
 Method = Literal["average", "fourier"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """Something irregular in a file and what was done about it.
-
-    Parameters
-    ----------
-    file : str
-        Dataset and file name.
-    recording : int or None
-        Which recording of the file, from 0; None for the whole file.
-    what : str
-        What was found.
-    action : "skipped", "trimmed" or "split"
-    """
-
-    file: str
-    recording: int | None
-    what: str
-    action: Literal["skipped", "trimmed", "split"]
-
-    def __str__(self) -> str:
-        where = self.file if self.recording is None else f"{self.file}, recording {self.recording}"
-        return f"{where}: {self.what}; {self.action}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recording:
-    """An uninterrupted piece of a recording, free of NaN.
-
-    Parameters
-    ----------
-    dataset, neuron : str
-        Folder and file name of the neuron.
-    number : int
-        Recording within the file, from 0; a recording with gaps gives several pieces of the same number.
-    dff : ndarray, (n_frames,), float32
-        ΔF/F as a fraction.
-    frame_times_s : ndarray, (n_frames,), float64
-        Middle of each frame (s), on the clock of the spikes.
-    spike_times_s : ndarray, (n_spikes,), float64
-        Sorted (s).
-    """
-
-    dataset: str
-    neuron: str
-    number: int
-    dff: NDArray[np.float32]
-    frame_times_s: NDArray[np.float64]
-    spike_times_s: NDArray[np.float64]
-
-    @property
-    def frame_rate_hz(self) -> float:
-        """Mean frame rate."""
-        return float((self.frame_times_s.size - 1) / (self.frame_times_s[-1] - self.frame_times_s[0]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """A recording on a frame grid, with its spikes counted per frame.
-
-    Parameters
-    ----------
-    dataset, neuron, number
-        As in :class:`Recording`.
-    dff : ndarray, (n_frames,), float32
-    spike_counts : ndarray, (n_frames,), float32
-        Spikes within half a frame of the middle of each frame.
-    frame_rate_hz : float
-    noise_level : float
-        ν of ``dff``, % Hz^-1/2.
-    """
-
-    dataset: str
-    neuron: str
-    number: int
-    dff: NDArray[np.float32]
-    spike_counts: NDArray[np.float32]
-    frame_rate_hz: float
-    noise_level: float
-
-    @property
-    def n_frames(self) -> int:
-        """Length of the trace."""
-        return int(self.dff.size)
 
 
 def read_neuron(path: str | Path) -> tuple[list[Recording], list[Problem]]:
@@ -156,7 +77,7 @@ def read_neuron(path: str | Path) -> tuple[list[Recording], list[Problem]]:
         What was irregular, by file and recording. An unreadable file is one problem and no recordings.
     """
     path = Path(path)
-    label = f"{path.parent.name}/{path.name}"
+    label = _label(path)
     try:
         cells = loadmat(path, squeeze_me=True, struct_as_record=False, variable_names=["CAttached"])["CAttached"]
     except _UNREADABLE as error:
@@ -169,7 +90,7 @@ def read_neuron(path: str | Path) -> tuple[list[Recording], list[Problem]]:
         recordings += [
             Recording(
                 dataset=path.parent.name,
-                neuron=path.stem.removesuffix("_mini"),
+                neuron=_neuron(path),
                 number=number,
                 dff=dff,
                 frame_times_s=times,
@@ -193,9 +114,15 @@ def dataset_folders(root: str | Path) -> dict[str, Path]:
     if not folders:
         raise TrainingError(
             f"no ground-truth datasets in {root}: expected folders such as DS30-GCaMP8f-m-V1 with *_mini.mat files; "
-            "give the folder as 'ground_truth' in the configuration"
+            "give their folder with --ground-truth, or fetch the public ones: "
+            "python -m training ground-truth --download FOLDER"
         )
     return folders
+
+
+def neuron_files(folder: Path) -> list[Path]:
+    """Files of a dataset, one for each neuron, in the order of their names."""
+    return sorted(folder.glob("*.mat"))
 
 
 def find_dataset(root: str | Path, name: str) -> Path:
@@ -215,16 +142,47 @@ def read_datasets(root: str | Path, names: Iterable[str]) -> tuple[list[Recordin
     recordings : list of Recording
     problems : list of Problem
     """
-    recordings: list[Recording] = []
-    problems: list[Problem] = []
-    for name in names:
-        for path in sorted(find_dataset(root, name).glob("*.mat")):
-            found, irregular = read_neuron(path)
-            recordings += found
-            problems += irregular
+    recordings, problems = read_files([path for name in names for path in neuron_files(find_dataset(root, name))])
     for problem in problems:
         logger.info("%s", problem)
     return recordings, problems
+
+
+def read_files(
+    paths: Sequence[Path], *, progress: Callable[[float], None] | None = None
+) -> tuple[list[Recording], list[Problem]]:
+    """Read neurons, and find out which files hold the same recording.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        One file for each neuron.
+    progress : callable, optional
+        Called with the part of the files that has been read.
+
+    Returns
+    -------
+    recordings : list of Recording
+        In the order of the files.
+    problems : list of Problem
+        Likewise.
+    """
+    recordings: list[Recording] = []
+    problems: dict[tuple[str, str], list[Problem]] = {}
+    labels: dict[tuple[str, str], str] = {}
+    for done, path in enumerate(paths, start=1):
+        key = (path.parent.name, _neuron(path))
+        labels[key] = _label(path)
+        found, problems[key] = read_neuron(path)
+        recordings += found
+        if progress is not None:
+            progress(done / len(paths))
+    same = shared_recordings(recordings)
+    for key, original in same.items():
+        what = f"holds the same recording as {labels[original]}"
+        problems[key].append(Problem(file=labels[key], recording=None, what=what, action="joined"))
+    joined = [replace(r, same_as=same.get((r.dataset, r.neuron))) for r in recordings]
+    return joined, [problem for found in problems.values() for problem in found]
 
 
 def resample(
@@ -267,6 +225,7 @@ def resample(
         dataset=recording.dataset,
         neuron=recording.neuron,
         number=recording.number,
+        same_as=recording.same_as,
         dff=values32,
         spike_counts=bin_spikes(recording.spike_times_s, middles),
         frame_rate_hz=rate,
@@ -274,35 +233,53 @@ def resample(
     )
 
 
-def split_neurons(items: Sequence[Recording] | Sequence[Trace], folds: int, seed: int) -> list[set[tuple[str, str]]]:
-    """Split the neurons into folds, each dataset spread evenly over them.
+def resample_recordings(
+    recordings: Iterable[Recording],
+    frame_rate_hz: float,
+    *,
+    shortest_frames: int = SHORTEST_FRAMES,
+    method: Method = "average",
+    phase: float = 0.0,
+) -> tuple[list[Trace], list[Problem]]:
+    """Bring recordings to a frame rate, and say which of them are too short there.
 
     Parameters
     ----------
-    items : sequence of Recording or Trace
-    folds : int
-    seed : int
+    recordings : iterable of Recording
+    frame_rate_hz : float
+    shortest_frames : int
+        Frames that a network looks at: a trace with fewer is of no use to it.
+    method, phase
+        As in :func:`resample`.
 
     Returns
     -------
-    list of set of (dataset, neuron)
-        Disjoint; together all neurons.
+    traces : list of Trace
+    problems : list of Problem
+        One for each recording that was left out.
     """
-    neurons = sorted({(item.dataset, item.neuron) for item in items})
-    if not 2 <= folds <= len(neurons):
-        raise TrainingError(f"{folds} folds of {len(neurons)} neurons: expected between 2 and the number of neurons")
-    rng = np.random.default_rng([seed, folds])
-    out: list[set[tuple[str, str]]] = [set() for _ in range(folds)]
-    turn = 0
-    for dataset in sorted({d for d, _ in neurons}):
-        members = [n for n in neurons if n[0] == dataset]
-        for index in rng.permutation(len(members)):
-            out[turn % folds].add(members[index])
-            turn += 1
-    return out
+    traces: list[Trace] = []
+    problems: list[Problem] = []
+    for recording in recordings:
+        trace = resample(recording, frame_rate_hz, method=method, phase=phase)
+        if trace is not None and trace.n_frames >= shortest_frames:
+            traces.append(trace)
+            continue
+        what = f"{recording.duration_s:.1f} s are fewer than {shortest_frames} frames at {frame_rate_hz:g} Hz"
+        file = f"{recording.dataset}/{recording.neuron}"
+        problems.append(Problem(file=file, recording=recording.number, what=what, action="skipped"))
+    return traces, problems
 
 
 # ── reading ──
+
+
+def _label(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def _neuron(path: Path) -> str:
+    return path.stem.removesuffix("_mini")
 
 
 def _pieces(struct: Any) -> tuple[list[tuple[Any, Any, Any]], list[tuple[str, Any]]]:

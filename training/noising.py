@@ -61,7 +61,7 @@ class NoiseTable:
 
 
 def add_noise(
-    dff: NDArray[np.float32], frame_rate_hz: float, nu: float, rng: np.random.Generator
+    dff: NDArray[np.float32], table: NoiseTable, nu: float, rng: np.random.Generator
 ) -> NDArray[np.float32] | None:
     """Return the trace with noise added so that its noise level is ``nu``.
 
@@ -69,7 +69,8 @@ def add_noise(
     ----------
     dff : ndarray, (n_frames,)
         Not written to.
-    frame_rate_hz : float
+    table : NoiseTable
+        Of this trace.
     nu : float
         % Hz^-1/2.
     rng : numpy.random.Generator
@@ -79,7 +80,6 @@ def add_noise(
     ndarray, (n_frames,), float32, or None
         None if the trace has more noise than that already.
     """
-    table = NoiseTable(dff, frame_rate_hz)
     if table.own > nu:
         return None
     noise = noise_shape(dff) * rng.standard_normal(dff.size, dtype=np.float32)

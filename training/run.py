@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cascade_rt.bundle import find_bundle, read_spec
 from cascade_rt.errors import TrainingError
 
 from . import card
-from .evaluate import Score, Scores, engine_predictor, score
+from .copies import shared_recordings
+from .evaluate import Kernel
 from .export import conditioned_spec, export_bundle
-from .fit import fit, training_traces
-from .ground_truth import read_datasets, resample, split_neurons
-from .tables import Table
+from .fit import fit, read_record, training_traces
+from .ground_truth import find_dataset, leave_one_dataset_out, read_datasets, split_neurons
+from .noised import NOISE_LEVELS, NoisedTraces
+from .scoring import check_rates, load_any, noised_traces, rival_tables, score_model
+from .summary import Table
+from .tables import from_document, read_document, to_document, write_document
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from contextlib import AbstractContextManager
 
     from .config import TrainingConfig
+    from .evaluate import Score
     from .fit import Report
-    from .ground_truth import Problem, Recording, Trace
+    from .ground_truth import Problem, Recording
+
+    #: Neurons (dataset, neuron) left out of the training of a model, and that model, loaded.
+    HeldOut = tuple[set[tuple[str, str]], Any]
 
 __all__ = ["Run"]
 
 logger = logging.getLogger(__name__)
 
-SCORES = "scores.json"
+#: Subfolder of the network that learns from all neurons.
+ALL = "all"
+SCORES, GENERALISE = "scores.json", "generalise.json"
+
+_LEFT_OUT = "Leave one dataset out: each dataset scored by a model that was trained on the others"
 
 
 class Run:
@@ -65,7 +78,7 @@ class Run:
         return split_neurons(self.recordings, self.config.folds, 0) if self.config.folds else []
 
     def fit(
-        self, *, leave_out: Collection[tuple[str, str]] = (), part: str = "all", progress: Report | None = None
+        self, *, leave_out: Collection[tuple[str, str]] = (), part: str = ALL, progress: Report | None = None
     ) -> Any:
         """Train, go on training, or load the finished network.
 
@@ -83,47 +96,99 @@ class Run:
         traces = training_traces(self.recordings, self.config, leave_out=leave_out)
         return fit(traces, self.config, self.folder / part, progress=progress)
 
-    def evaluate(self, *, progress: Report | None = None) -> list[Table]:
-        """Score by cross-validation, on the test datasets, and the published reference beside it.
+    def evaluate(
+        self,
+        *,
+        noise_levels: Sequence[float] = NOISE_LEVELS,
+        rivals: Sequence[Any] = (),
+        progress: Report | None = None,
+    ) -> list[Table]:
+        """Score by cross-validation and on the test datasets, with the published reference and rivals beside it.
 
-        Writes the scores of every neuron to ``scores.json`` in the run's folder.
+        Writes the scores of every neuron, and their summary, to ``scores.json`` in the run's folder.
+
+        Parameters
+        ----------
+        noise_levels : sequence of float
+            % Hz^-1/2.
+        rivals : sequence of cascade_rt.engine.Model
+            Scored on the same traces.
+        progress : callable, optional
+            Called while what is not trained yet is trained.
+
+        Returns
+        -------
+        list of Table
+            Empty if the configuration has neither folds nor test datasets.
+
+        Raises
+        ------
+        TrainingError
+            A rival is for another frame rate.
         """
         config = self.config
+        others = [*rivals, *([load_any(config.reference, published=self.published)] if config.reference else [])]
+        check_rates(others, config.name, config.frame_rate_hz)
         tables: list[Table] = []
-        held_out: list[Score] = []
-        for number, left in enumerate(self.folds()):
-            model = self._engine(self.fit(leave_out=left, part=f"fold{number}", progress=progress))
-            recordings = [r for r in self.recordings if (r.dataset, r.neuron) in left]
-            held_out += self._score(self._traces(recordings), model)
-        lookaheads = config.network.lookahead_frames
-        if held_out:
+        if config.folds:
+            models = [
+                (left, self._engine(self.fit(leave_out=left, part=f"fold{number}", progress=progress)))
+                for number, left in enumerate(self.folds())
+            ]
             title = f"{config.folds}-fold cross-validation over neurons of the training datasets"
-            tables.append(Table(title=title, lookaheads=lookaheads, scores=tuple(held_out)))
+            tables += self._compared(title, "folds", self.recordings, models, others, noise_levels)
         if config.test_datasets:
-            recordings, problems = read_datasets(self.ground_truth, config.test_datasets)
-            self.problems += problems
-            traces = self._traces(recordings)
-            model = self._engine(self.fit(progress=progress))
-            tables.append(
-                Table(
-                    title="Datasets that the model was not trained on",
-                    lookaheads=lookaheads,
-                    scores=tuple(self._score(traces, model)),
-                )
+            recordings = self._test_recordings()
+            models = [({(r.dataset, r.neuron) for r in recordings}, self._engine(self.fit(progress=progress)))]
+            title = "Datasets that the model was not trained on"
+            tables += self._compared(title, "unseen", recordings, models, others, noise_levels)
+        self._write(SCORES, tables)
+        return tables
+
+    def generalise(
+        self,
+        *,
+        datasets: Sequence[str] = (),
+        noise_levels: Sequence[float] = NOISE_LEVELS,
+        progress: Callable[[str], AbstractContextManager[Report | None]] | None = None,
+    ) -> list[Table]:
+        """Leave one dataset out: train without each dataset and score on it, as CASCADE's benchmark does.
+
+        Goes on where it stopped. Writes ``generalise.json`` in the run's folder, again after each dataset.
+
+        Parameters
+        ----------
+        datasets : sequence of str
+            Names or numbers of those to leave out; all in turn if empty.
+        noise_levels : sequence of float
+            % Hz^-1/2.
+        progress : callable, optional
+            From a label to a context manager that gives what :meth:`fit` calls.
+
+        Raises
+        ------
+        TrainingError
+            The configuration has a single dataset, or not all that are named.
+        """
+        wanted = {find_dataset(self.ground_truth, name).name for name in datasets}
+        known = {r.dataset for r in self.recordings}
+        if wanted - known:
+            raise TrainingError(
+                f"{', '.join(sorted(wanted - known))} cannot be left out: {self.config.name} is trained on "
+                f"{', '.join(sorted(known))}"
             )
-            if config.reference:
-                tables += self._reference(traces)
-        values = [
-            {
-                "title": t.title,
-                "lookaheads": t.lookaheads,
-                "scores": [asdict(s) | {"scores": s.scores} for s in t.scores],
-            }
-            for t in tables
-        ]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"digest": config.digest(), "tables": values})
-        (self.folder / SCORES).write_text(text, encoding="utf-8")
+        tests = self._tests(self.recordings, noise_levels)
+        scores: tuple[Score, ...] = ()
+        tables: list[Table] = []
+        for dataset, left in leave_one_dataset_out(self.recordings):
+            if wanted and dataset not in wanted:
+                continue
+            with nullcontext() if progress is None else progress(f"without {dataset}") as report:
+                network = self.fit(leave_out=left, part=f"without_{dataset.split('-')[0]}", progress=report)
+            scored = {key for key in left if key[0] == dataset}
+            scores += self._held_out_scores([(scored, self._engine(network))], tests)
+            tables = [self._table(_LEFT_OUT, scores, test="left out")]
+            self._write(GENERALISE, tables)
         return tables
 
     def tables(self) -> list[Table]:
@@ -132,22 +197,15 @@ class Run:
         Raises
         ------
         TrainingError
-            They belong to another configuration.
+            They belong to another configuration, or are of an older form.
         """
         path = self.folder / SCORES
         if not path.exists():
             return []
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["digest"] != self.config.digest():
+        document = read_document(path)
+        if document.get("digest") != self.config.digest():
             raise TrainingError(f"{path} belongs to another configuration: run 'python -m training evaluate' again")
-        return [
-            Table(
-                title=t["title"],
-                lookaheads=tuple(t["lookaheads"]),
-                scores=tuple(Score(**{**s, "scores": Scores(*s["scores"])}) for s in t["scores"]),
-            )
-            for t in values["tables"]
-        ]
+        return from_document(document)
 
     def export(self, target: Path, *, overwrite: bool = False, progress: Report | None = None) -> tuple[Path, float]:
         """Write the bundle with its card; returns its folder and the largest difference to Keras."""
@@ -157,24 +215,63 @@ class Run:
             logger.warning(
                 "%s has no scores: run 'python -m training evaluate' first for a full card", self.config.name
             )
-        text = card.card(self.config, tables, self.recordings)
+        text = card.card(self.config, tables, self.recordings, read_record(self.folder / ALL))
         return self._export(model, target, text=text, overwrite=overwrite)
 
     # ── parts ──
 
-    def _traces(self, recordings: Sequence[Recording]) -> list[Trace]:
-        traces = (resample(r, self.config.frame_rate_hz) for r in recordings)
-        return [t for t in traces if t is not None and t.n_frames >= self.config.network.receptive_field]
+    def _test_recordings(self) -> list[Recording]:
+        """Recordings of the test datasets, but for those that the training datasets hold too."""
+        recordings, problems = read_datasets(self.ground_truth, self.config.test_datasets)
+        self.problems += problems
+        learnt = {(r.dataset, r.neuron) for r in self.recordings}
+        same = shared_recordings([*self.recordings, *recordings])
+        copies = sorted({key for key, first in same.items() if first in learnt and key not in learnt})
+        for dataset, neuron in copies:
+            logger.warning("%s/%s is not scored: the training datasets hold the same recording", dataset, neuron)
+        return [r for r in recordings if (r.dataset, r.neuron) not in copies]
 
-    def _score(self, traces: Sequence[Trace], model: Any, *, kernel: Any = None) -> list[Score]:
-        spec = kernel or model.spec
-        return score(
-            traces,
-            engine_predictor(model),
-            lookaheads=model.spec.lookaheads,
-            smoothing_s=spec.smoothing_s,
-            causal_kernel=spec.causal_kernel,
+    def _tests(self, recordings: Sequence[Recording], noise_levels: Sequence[float]) -> NoisedTraces:
+        config = self.config
+        return noised_traces(recordings, config.frame_rate_hz, config.network.receptive_field, noise_levels)
+
+    def _held_out_scores(self, held_out: Sequence[HeldOut], tests: NoisedTraces) -> tuple[Score, ...]:
+        """Score each model on the neurons that it never saw."""
+        kernel = Kernel(self.config.smoothing_s, self.config.causal_kernel)
+        return tuple(s for left, model in held_out for s in score_model(model, tests.of(left), [kernel])[0])
+
+    def _compared(
+        self,
+        title: str,
+        test: str,
+        recordings: Sequence[Recording],
+        held_out: Sequence[HeldOut],
+        rivals: Sequence[Any],
+        noise_levels: Sequence[float],
+    ) -> list[Table]:
+        """Table of the model's own scores, then those of its rivals on the same recordings."""
+        tests = self._tests(recordings, noise_levels)
+        own = self._table(title, self._held_out_scores(held_out, tests), test=test)
+        spec = held_out[0][1].spec
+        return [own, *rival_tables(rivals, spec, tests, self.ground_truth, test=test)]
+
+    def _table(self, title: str, scores: tuple[Score, ...], *, test: str) -> Table:
+        config = self.config
+        return Table(
+            title=title, test=test, model=config.name, lookaheads=config.network.lookahead_frames, scores=scores
         )
+
+    def _write(self, name: str, tables: Sequence[Table]) -> None:
+        config = self.config
+        document = to_document(
+            tables,
+            model=config.name,
+            digest=config.digest(),
+            frame_rate_hz=config.frame_rate_hz,
+            smoothing_s=config.smoothing_s,
+            causal_kernel=config.causal_kernel,
+        )
+        write_document(self.folder / name, document)
 
     def _export(self, model: Any, target: Path, *, text: str, overwrite: bool) -> tuple[Path, float]:
         config = self.config
@@ -184,13 +281,19 @@ class Run:
             frame_rate_hz=config.frame_rate_hz,
             smoothing_s=config.smoothing_s,
             causal_kernel=config.causal_kernel,
-            training_datasets=config.datasets,
+            training_datasets=self._learnt_from(),
             model=model,
         )
         entries = card.bundle_config(config)
         return export_bundle(
             target, {None: [model]}, config.network, spec, card=text, config=entries, overwrite=overwrite
         )
+
+    def _learnt_from(self) -> tuple[str, ...]:
+        """Datasets behind the weights: the configuration's, and those of the model that training started from."""
+        start = self.config.from_model
+        before = read_spec(find_bundle(start)).training_datasets if start else ()
+        return tuple(dict.fromkeys([*self.config.datasets, *before]))
 
     def _engine(self, model: Any) -> Any:
         """Load a Keras model the way users will run it: through a bundle."""
@@ -199,23 +302,3 @@ class Run:
         with tempfile.TemporaryDirectory() as folder:
             path, _ = self._export(model, Path(folder) / self.config.name, text="", overwrite=False)
             return load_model(path)
-
-    def _reference(self, traces: Sequence[Trace]) -> list[Table]:
-        from cascade_rt.bundle import import_cascade
-        from cascade_rt.engine import load_model
-
-        source = (self.published or Path()) / self.config.reference
-        if not source.is_dir():
-            raise TrainingError(f"no published model {self.config.reference} in {self.published}; give --published")
-        with tempfile.TemporaryDirectory() as folder:
-            model = load_model(import_cascade(source, Path(folder) / "reference"))
-        name, spec = self.config.reference, model.spec
-        kind = "causal" if spec.causal_kernel else "Gaussian"
-        own = tuple(self._score(traces, model))
-        title = f"{name} (published), the same datasets, against true spikes smoothed with its own {kind} kernel"
-        tables = [Table(title=title, lookaheads=spec.lookaheads, scores=own)]
-        if spec.causal_kernel != self.config.causal_kernel:
-            other = tuple(self._score(traces, model, kernel=self.config))
-            title = f"{name} (published), the same datasets, against true spikes smoothed with this model's kernel"
-            tables.append(Table(title=title, lookaheads=spec.lookaheads, scores=other))
-        return tables

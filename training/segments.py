@@ -37,7 +37,7 @@ class Block:
         Noise level of the whole noised trace that the segment was cut from, % Hz^-1/2.
     target : ndarray, (n_steps, batch, n_frames - receptive_field + 1, n_lookaheads), float32
     weight : ndarray, (n_steps, batch, n_frames - receptive_field + 1), float32
-        0 where the target is undefined.
+        Of the error in each frame: the neuron's share, and 0 where the target is undefined.
     """
 
     dff: NDArray[np.float32]
@@ -65,6 +65,9 @@ class SegmentSource:
         1 is no balancing, 0 gives all the same share.
     amplitude_sd : float
         Standard deviation of the logarithm of a factor on the clean trace; 0 for none.
+    activity_balance : float
+        The error on a neuron counts in inverse proportion to the variance of its target to this power: 0 lets
+        neurons that fire a lot decide, 1 gives all the same say, as scores per neuron do.
     seed : int
     """
 
@@ -80,6 +83,7 @@ class SegmentSource:
         noise_range: tuple[float, float] = (1.0, 10.0),
         balance: float = 0.5,
         amplitude_sd: float = 0.0,
+        activity_balance: float = 0.0,
         seed: int = 0,
     ) -> None:
         if segment_frames < receptive_field:
@@ -96,16 +100,18 @@ class SegmentSource:
         pad = [max(segment_frames - t.n_frames, 0) for t in usable]
         self._dff = [np.pad(t.dff, (0, p)) for t, p in zip(usable, pad, strict=True)]
         self._shape = [np.pad(noise_shape(t.dff), (0, p)) for t, p in zip(usable, pad, strict=True)]
-        targets = (
+        targets = [
             smooth_spikes(
                 t.spike_counts, smoothing_s=smoothing_s, frame_rate_hz=t.frame_rate_hz, causal_kernel=causal_kernel
             )
             for t in usable
-        )
+        ]
         self._target = [np.pad(t, (0, p)) for t, p in zip(targets, pad, strict=True)]
         self._frames = np.array([t.n_frames for t in usable])
         self._noise = [NoiseTable(t.dff, t.frame_rate_hz) for t in usable]
-        self._share = np.cumsum(_shares(usable, receptive_field, balance))
+        shares = _shares(usable, receptive_field, balance)
+        self._share = np.cumsum(shares)
+        self._weight = _weights(usable, targets, shares, activity_balance)
 
     def block(self, number: int, n_steps: int, batch: int) -> Block:
         """Draw the segments of block ``number``; the same number gives the same segments."""
@@ -117,7 +123,7 @@ class SegmentSource:
         noise = rng.standard_normal((n, length), dtype=np.float32)
         dff, nu = np.empty((n, length), np.float32), np.empty(n, np.float32)
         target = np.empty((n, length - self.receptive_field + 1, len(self.lookahead_frames)), np.float32)
-        weight = np.ones(target.shape[:2], np.float32)
+        weight = np.empty(target.shape[:2], np.float32)
         low, high = self.noise_range
         for row, trace in enumerate(which):
             start = int(u[row, 0] * (max(self._frames[trace] - length, 0) + 1))
@@ -133,6 +139,7 @@ class SegmentSource:
             for k, lookahead in enumerate(self.lookahead_frames):
                 first = newest - lookahead
                 target[row, :, k] = self._target[trace][first : first + target.shape[1]]
+            weight[row] = self._weight[trace]
             weight[row, max(self._frames[trace] - newest, 0) :] = 0.0
         steps = (n_steps, batch)
         return Block(
@@ -162,3 +169,24 @@ def _shares(traces: Sequence[Trace], receptive_field: int, balance: float) -> ND
         ]
     )
     return np.asarray(share / share.sum())
+
+
+#: Neurons that hardly fire count as if their target varied at least this much, relative to the median neuron.
+_LEAST_VARIANCE = 0.1
+
+
+def _weights(
+    traces: Sequence[Trace], targets: Sequence[NDArray[np.float32]], shares: NDArray[np.float64], power: float
+) -> NDArray[np.float32]:
+    """Weight of each trace's error, 1 on average over the segments drawn."""
+    neurons = [(t.dataset, t.neuron) for t in traces]
+    pieces: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
+    for key, target in zip(neurons, targets, strict=True):
+        pieces.setdefault(key, []).append(target)
+    variance = {key: float(np.concatenate(own).var()) for key, own in pieces.items()}
+    positive = [v for v in variance.values() if v > 0]
+    if not positive:
+        return np.ones(len(traces), np.float32)
+    middle = float(np.median(positive))
+    weights = np.array([max(variance[key] / middle, _LEAST_VARIANCE) ** -power for key in neurons])
+    return np.asarray(weights / (weights @ shares), np.float32)

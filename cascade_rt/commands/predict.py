@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._common import add_device, add_json, add_overwrite, add_values, positive_float, print_json, read_noise_levels
+from ._recording import frame_rate, noise_histogram, whole_timeline
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from cascade_rt.chunks import ModelSpec
-    from cascade_rt.endpoints.recordings import Recording
 
 _DESCRIPTION = """\
 Reads the dF/F traces of a finished recording and writes, for each neuron and frame, the expected number
@@ -93,9 +93,9 @@ def run(args: argparse.Namespace) -> int:
     _check_picture(args.plot, overwrite=args.overwrite)
     spec = read_spec(find_bundle(args.model))
     recording = read_recording(args.recording, args.key)
-    rate = _frame_rate(args, recording)
+    rate = frame_rate(recording, args.frame_rate)
     lookahead = spec.lookaheads[-1] if args.lookahead is None else spec.check_lookahead(args.lookahead)
-    dff, first_frame = _whole_timeline(recording)
+    dff, first_frame = whole_timeline(recording)
     source_rate = rate
     if args.resample:
         dff, rate = _resampled(dff, rate, spec)
@@ -159,44 +159,12 @@ def _check_picture(path: Path | None, *, overwrite: bool) -> None:
     check_free([path], overwrite=overwrite)
 
 
-def _frame_rate(args: argparse.Namespace, recording: Recording) -> float:
-    from cascade_rt.chunks import RATE_TOLERANCE
-    from cascade_rt.errors import InputError
-
-    stored = recording.frame_rate_hz
-    if args.frame_rate is None:
-        if stored is None:
-            raise InputError(f"{recording.path}: does not tell its frame rate; give it with --frame-rate HZ")
-        return stored
-    if stored is not None and abs(stored / args.frame_rate - 1) > RATE_TOLERANCE:
-        raise InputError(f"{recording.path} was recorded at {stored:g} Hz, --frame-rate says {args.frame_rate:g} Hz")
-    return float(args.frame_rate)
-
-
-def _whole_timeline(recording: Recording) -> tuple[NDArray[Any], int]:
-    """Put NaN where frames are missing, so that what follows a gap is not joined to what precedes it.
-
-    Returns the traces and the index of their first frame.
-    """
-    import numpy as np
-
-    frames = recording.frames
-    if frames is None:
-        return recording.dff, 0
-    first, last = int(frames[0]), int(frames[-1])
-    if last - first + 1 == frames.size:
-        return recording.dff, first
-    whole = np.full((recording.n_neurons, last - first + 1), np.nan, np.float32)
-    whole[:, frames - first] = recording.dff
-    return whole, first
-
-
 def _resampled(dff: NDArray[Any], rate: float, spec: ModelSpec) -> tuple[NDArray[Any], float]:
     """Bring the recording to the model's frame rate if it is not near it anyway."""
-    from cascade_rt.chunks import RATE_TOLERANCE
+    from cascade_rt.catalogue import fits_frame_rate
     from cascade_rt.resample import resample
 
-    if abs(rate - spec.frame_rate_hz) <= RATE_TOLERANCE * spec.frame_rate_hz:
+    if fits_frame_rate(spec.frame_rate_hz, rate):
         return dff, rate
     return resample(dff, frame_rate_hz=rate, new_rate_hz=spec.frame_rate_hz)
 
@@ -295,30 +263,3 @@ def _print_summary(summary: dict[str, Any], nu: NDArray[np.float64], spec: Model
         f"{summary['threads']} threads"
     )
     print(f"written: {summary['out']}" + (f", {summary['plot']}" if summary["plot"] else ""))
-
-
-def noise_histogram(nu: NDArray[np.float64], *, width: int = 40) -> list[str]:
-    """Lines of a histogram of noise levels.
-
-    Parameters
-    ----------
-    nu : ndarray, (n_neurons,)
-        ν, % Hz^-1/2; NaN where unknown.
-    width : int
-        Characters of the longest bar.
-    """
-    import numpy as np
-
-    known = nu[np.isfinite(nu)]
-    if not known.size:
-        return ["unknown for all neurons"]
-    edges = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, np.inf])
-    counts = np.histogram(known, edges)[0]
-    lines = []
-    used = np.flatnonzero(counts)
-    for place in range(used[0], used[-1] + 1):
-        low, high = edges[place], edges[place + 1]
-        label = f"{low:g} to {high:g}" if np.isfinite(high) else f"above {low:g}"
-        bar = "#" * int(np.ceil(width * counts[place] / counts.max()))
-        lines.append(f"{label:>10}  {bar} {counts[place]}".rstrip())
-    return lines

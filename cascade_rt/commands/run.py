@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from cascade_rt.runstats import RunSummary
     from cascade_rt.stream import SpikeStream
 
-#: A model that can only look further ahead than this (frames) is not for live use.
-LONGEST_LIVE_LOOKAHEAD = 10
 #: Frames of a finished recording that are looked at before the run.
 LOOKED_AT_FRAMES = 2000
 
@@ -91,7 +89,7 @@ def _add_timing(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--allow-offline-model", action="store_true",
-        help=f"use a model that needs more than {LONGEST_LIVE_LOOKAHEAD} frames of look-ahead, knowing that it is late",
+        help="use a model with a long look-ahead, made for finished recordings, knowing that its results are late",
     )  # fmt: skip
 
 
@@ -191,6 +189,7 @@ def run(args: argparse.Namespace) -> int:
 
 def check_live(spec: ModelSpec, source: Source, *, allow_offline_model: bool) -> None:
     """Refuse a model that can only describe the distant past, unless the source is a finished recording."""
+    from cascade_rt.chunks import LONGEST_LIVE_LOOKAHEAD
     from cascade_rt.errors import InputError
 
     shortest = spec.lookaheads[0]
@@ -199,7 +198,8 @@ def check_live(spec: ModelSpec, source: Source, *, allow_offline_model: bool) ->
     raise InputError(
         f"model {spec.name!r} describes a frame only {shortest} frames later "
         f"({1000 * spec.integration_time_s(shortest):.0f} ms): it was made for finished recordings. Choose one "
-        "with a shorter look-ahead (cascade-rt models), or accept the delay with --allow-offline-model"
+        f"with a look-ahead of at most {LONGEST_LIVE_LOOKAHEAD} frames (cascade-rt models), or accept the delay with "
+        "--allow-offline-model"
     )
 
 

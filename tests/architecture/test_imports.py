@@ -20,8 +20,8 @@ PACKAGE = Path(cascade_rt.__file__).parent
 LAYERS = (
     ("base", "errors chunks network"),
     ("numeric core", "_kernels noise baseline resample smoothing threshold gaps discretization simulation"),
-    ("models", "graph published bundle checks live_graph stepper window_stepper engine"),
-    ("composition", "stream offline latency ports receiving runstats runner"),
+    ("models", "graph published bundle catalogue checks live_graph stepper window_stepper engine"),
+    ("composition", "stream offline suitability explanations recommendation latency ports receiving runstats runner"),
     ("edges", "progress codec endpoints registry plots liveview testing benchmarks rehearsal demo health"),
     ("command line", "commands cli __main__"),
 )

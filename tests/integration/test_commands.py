@@ -14,7 +14,6 @@ from scipy import io
 import cascade_rt
 from cascade_rt.benchmarks import synthetic_dff
 from cascade_rt.cli import main
-from cascade_rt.commands.predict import noise_histogram
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,14 +183,6 @@ def test_predict_of_a_recorded_run_keeps_gaps(dff: NDArray[np.float32]) -> None:
         assert (result["frame"][0], result["frame"][-1]) == (10, N_FRAMES - 1)
 
 
-def test_noise_histogram() -> None:
-    lines = noise_histogram(np.array([1.1, 1.2, 2.5, 30.0, np.nan]), width=4)
-    assert lines[0].split() == ["1", "to", "1.5", "####", "2"]
-    assert lines[2].split() == ["2", "to", "3", "##", "1"]
-    assert lines[-1].split() == ["above", "20", "##", "1"]
-    assert noise_histogram(np.full(3, np.nan)) == ["unknown for all neurons"]
-
-
 # ------------------------------------------------------------------------------------------------------ discretize
 
 
@@ -264,31 +255,7 @@ def test_values_that_are_not_valid_hold_no_spikes(
     assert answer(capsys, "discretize", "touched.npz")["spikes"] == 3
 
 
-# ----------------------------------------------------------------------------------------------- models, bench, doctor
-
-
-def test_models_lists_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    listed = answer(capsys, "models")
-    names = [entry["name"] for entry in listed]
-    assert MODEL in names
-    entry = listed[names.index(MODEL)]
-    assert entry["frame_rate_hz"] == 30.0
-    assert entry["integration_time_s"]["2"] == pytest.approx(0.1)
-    assert entry["size_bytes"] > 10_000
-    assert main(["models"]) == 0
-    shown = capsys.readouterr().out
-    assert "0,1,2,3,5,7,15,31" in shown
-    assert "30 Hz" in shown
-
-
-def test_models_shows_a_card(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", MODEL]) == 0
-    card = capsys.readouterr().out
-    assert MODEL in card
-    assert len(card) > 500
-    assert answer(capsys, "models", MODEL)["card"].strip() == card.strip()
-    assert main(["models", "GCaMP8_EXC_30Hz"]) == 1
-    assert f"did you mean '{MODEL}'" in capsys.readouterr().err
+# ------------------------------------------------------------------------------------------------------- bench, doctor
 
 
 def test_bench_measures(capsys: pytest.CaptureFixture[str]) -> None:

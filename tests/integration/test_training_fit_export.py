@@ -10,27 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.io import savemat
+from small_fit import SMALL, small_config, small_traces
 
 from cascade_rt.chunks import ModelSpec
 from cascade_rt.errors import TrainingError
-from training.architecture import ConditionedShape, WindowedShape
-from training.config import FitOptions, TrainingConfig
-from training.ground_truth import Trace
+from training.architecture import WindowedShape
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-
-SMALL = ConditionedShape(
-    filter_sizes=(9, 5, 3),
-    filter_numbers=(4, 5, 6),
-    dense_expansion=4,
-    lookahead_frames=(0, 1, 7),
-    noise_hidden=4,
-    noise_range=(1.0, 10.0),
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,49 +31,6 @@ def keras() -> Any:
     import keras
 
     return keras
-
-
-def _config(**fit: Any) -> TrainingConfig:
-    options = {
-        "target_frames": 16 * 4 * 64,
-        "segment_frames": SMALL.receptive_field + 63,
-        "batch": 4,
-        "warmup_steps": 4,
-        "block_steps": 4,
-        "checkpoint_blocks": 1,
-        "average_share": 0.6,
-        "jit": False,
-    }
-    return TrainingConfig(
-        name="small",
-        frame_rate_hz=30.0,
-        smoothing_s=0.05,
-        datasets=("A",),
-        network=SMALL,
-        fit=FitOptions(**{**options, **fit}),
-    )
-
-
-def _traces(seconds: float = 60.0, n: int = 2, seed: int = 0) -> list[Trace]:
-    """Sharp transients: a network can learn them in seconds."""
-    rng = np.random.default_rng(seed)
-    out = []
-    for number in range(n):
-        counts = (rng.random(round(30 * seconds)) < 0.04).astype(np.float32)
-        clean = np.convolve(counts, np.exp(-np.arange(40) / 6.0))[: counts.size]
-        dff = (clean + 0.01 * rng.standard_normal(counts.size)).astype(np.float32)
-        out.append(
-            Trace(
-                dataset="A",
-                neuron=str(number),
-                number=0,
-                dff=dff,
-                spike_counts=counts,
-                frame_rate_hz=30.0,
-                noise_level=0.0,
-            )
-        )
-    return out
 
 
 def _randomised(model: Any, seed: int) -> Any:
@@ -103,7 +50,7 @@ class _KilledError(Exception):
 def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, stop_at: int) -> None:
     from training.fit import fit
 
-    traces, config = _traces(), _config()
+    traces, config = small_traces(), small_config()
     whole = fit(traces, config, tmp_path / "whole").get_weights()
 
     def kill(step: int, *_: Any) -> None:
@@ -122,7 +69,7 @@ def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path: Path, stop_a
 def test_a_half_written_checkpoint_does_no_harm(tmp_path: Path) -> None:
     from training.fit import CHECKPOINT, fit
 
-    traces, config = _traces(), _config()
+    traces, config = small_traces(), small_config()
     whole = fit(traces, config, tmp_path).get_weights()
     (tmp_path / f"{CHECKPOINT}.new").write_bytes(b"half of a")
     calls: list[int] = []
@@ -135,22 +82,22 @@ def test_a_half_written_checkpoint_does_no_harm(tmp_path: Path) -> None:
 def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     from training.fit import CHECKPOINT, fit
 
-    config = _config()
-    fit(_traces(), config, tmp_path)
+    config = small_config()
+    fit(small_traces(), config, tmp_path)
     with pytest.raises(TrainingError, match="another configuration or other data"):
-        fit(_traces(), _config(seed=5), tmp_path)
+        fit(small_traces(), small_config(seed=5), tmp_path)
     with pytest.raises(TrainingError, match="another configuration or other data"):
-        fit(_traces(seed=1), config, tmp_path)
+        fit(small_traces(seed=1), config, tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"PK not a checkpoint")
     with pytest.raises(TrainingError, match="not readable"):
-        fit(_traces(), config, tmp_path)
+        fit(small_traces(), config, tmp_path)
 
 
 def test_the_seed_decides_the_weights(tmp_path: Path) -> None:
     from training.fit import fit
 
-    first = fit(_traces(), _config(seed=1), tmp_path / "a").get_weights()
-    second = fit(_traces(), _config(seed=2), tmp_path / "b").get_weights()
+    first = fit(small_traces(), small_config(seed=1), tmp_path / "a").get_weights()
+    second = fit(small_traces(), small_config(seed=2), tmp_path / "b").get_weights()
     assert any((a != b).any() for a, b in zip(first, second, strict=True))
 
 
@@ -287,9 +234,9 @@ def test_a_graph_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest
 # ── from files to a bundle ──
 
 
-def _write_ground_truth(folder: Path, dataset: str, neurons: int) -> None:
+def _write_ground_truth(folder: Path, dataset: str, neurons: int, seed: int = 0) -> None:
     (folder / dataset).mkdir(parents=True)
-    for number, trace in enumerate(_traces(n=neurons, seconds=80)):
+    for number, trace in enumerate(small_traces(n=neurons, seconds=80, seed=seed)):
         cells = np.empty((1, 1), object)
         cells[0, 0] = {
             "fluo_time": np.arange(trace.n_frames) / 30.0,
@@ -309,7 +256,7 @@ def test_command_line_from_files_to_a_bundle(tmp_path: Path, capsys: pytest.Capt
 
     truth = tmp_path / "truth"
     _write_ground_truth(truth, "DS98-a", 4)
-    _write_ground_truth(truth, "DS99-b", 2)
+    _write_ground_truth(truth, "DS99-b", 2, seed=1)
     config = tmp_path / "tiny.yaml"
     config.write_text(
         "name: tiny\nframe_rate_hz: 30.0\nsmoothing_s: 0.05\ndatasets: [DS98-a]\ntest_datasets: [DS99-b]\nfolds: 2\n"
@@ -326,7 +273,7 @@ def test_command_line_from_files_to_a_bundle(tmp_path: Path, capsys: pytest.Capt
     assert main(["evaluate", str(config), *common]) == 0
     table = capsys.readouterr().out
     assert "2-fold cross-validation" in table
-    assert "| DS99-b | 2 | 2 |" in table
+    assert "Medians over the neurons of DS99-b" in table
     assert main(["export", str(config), "--to", str(tmp_path / "models"), *common]) == 0
     assert main(["export", str(config), "--to", str(tmp_path / "models"), *common]) == 1
     assert "exists" in capsys.readouterr().err
@@ -336,7 +283,7 @@ def test_command_line_from_files_to_a_bundle(tmp_path: Path, capsys: pytest.Capt
     assert "| DS98-a | 4 | 5 |" in card
     assert "2-fold cross-validation" in card
     model = load_model(folder, threads=1)
-    (trace,) = _traces(n=1, seconds=100, seed=9)
+    (trace,) = small_traces(n=1, seconds=100, seed=9)
     target = smooth_spikes(trace.spike_counts, smoothing_s=0.05, frame_rate_hz=30.0)
     predictions = engine_predictor(model)(trace.dff, 2.0)
     assert model.spec.lookaheads == (0, 2, 7)

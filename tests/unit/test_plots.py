@@ -11,7 +11,7 @@ import pytest
 
 import cascade_rt
 from cascade_rt.errors import InputError
-from cascade_rt.plots import Curve, _round_down, busiest_window, informative_neurons, plot_traces
+from cascade_rt.plots import Curve, busiest_window, informative_neurons, plot_traces, round_down
 
 RATE = 30.0
 
@@ -112,7 +112,7 @@ def test_nothing_to_draw_and_other_endings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "rounded"), [(1.0, 1.0), (1.99, 1.0), (2.0, 2.0), (0.07, 0.05), (720.0, 500.0)])
 def test_scale_bars_are_round_numbers(value: float, rounded: float) -> None:
-    assert _round_down(value) == pytest.approx(rounded)
+    assert round_down(value) == pytest.approx(rounded)
 
 
 def test_no_window_is_opened() -> None:

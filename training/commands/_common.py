@@ -35,6 +35,9 @@ def data_options() -> argparse.ArgumentParser:
 def add_config(command: argparse.ArgumentParser) -> None:
     """Add the argument that names a configuration."""
     command.add_argument("config", metavar="CONFIG", help="YAML file, or the name of one in training/configs")
+    command.add_argument(
+        "--from", dest="from_model", metavar="NAME", help="start from the weights of this model: a name, or a bundle"
+    )
 
 
 def config_path(name: str) -> Path:
@@ -53,7 +56,9 @@ def open_run(args: argparse.Namespace) -> Run:
     from training.config import load_config
     from training.run import Run
 
-    config = load_config(config_path(args.config))
+    config = load_config(
+        config_path(args.config), from_model=getattr(args, "from_model", None), ground_truth=args.ground_truth
+    )
     return Run(config, ground_truth=args.ground_truth, folder=args.runs / config.name, published=args.published)
 
 

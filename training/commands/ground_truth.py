@@ -1,35 +1,104 @@
-"""``python -m training ground-truth``: the datasets, and what is irregular in them."""
+"""``python -m training ground-truth``: the datasets, what is irregular in them, and where to get them."""
 
 from __future__ import annotations
 
+import json
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import argparse
 
-_HELP = "list the datasets and what is irregular in them"
+_HELP = "list the datasets with known spikes and what is irregular in them, draw them, or download them"
 
 
 def add_parser(subparsers: Any, parents: list[argparse.ArgumentParser]) -> None:
     """Add the command ``ground-truth``."""
-    subparsers.add_parser("ground-truth", parents=parents, help=_HELP, description=_HELP)
+    command = subparsers.add_parser("ground-truth", parents=parents, help=_HELP, description=_HELP)
+    command.add_argument("--json", action="store_true", help="print JSON, irregularities included")
+    command.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw an example, the noise levels and the spike rates of each dataset",
+    )
+    command.add_argument(
+        "--frame-rate",
+        type=float,
+        default=30.0,
+        metavar="HZ",
+        help="recordings too short for a window of 64 frames at this rate are irregular; default %(default)g",
+    )
+    command.add_argument(
+        "--download",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="fetch the public CASCADE ground truth, or what is missing of it, instead of listing what is there; "
+        "default FOLDER: that of --ground-truth",
+    )
+    command.add_argument(
+        "--datasets",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="with --download: only these (DS30, or the whole name)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the datasets."""
-    from training.ground_truth import dataset_folders, read_datasets
+    """List or download the datasets."""
+    from cascade_rt.errors import InputError
 
-    print(
-        f"{'dataset':44s}{'neurons':>8s}{'recordings':>11s}{'minutes':>8s}{'spikes':>8s}  {'rates (Hz)':14s}irregular"
-    )
-    for name in dataset_folders(args.ground_truth):
-        recordings, problems = read_datasets(args.ground_truth, [name])
-        rates = [r.frame_rate_hz for r in recordings]
-        span = "" if not rates else f"{min(rates):.1f}-{max(rates):.1f}"
-        minutes = sum(r.dff.size / r.frame_rate_hz for r in recordings) / 60
-        spikes = sum(r.spike_times_s.size for r in {(r.neuron, r.number): r for r in recordings}.values())
-        neurons = len({r.neuron for r in recordings})
-        print(f"{name:44s}{neurons:8d}{len(recordings):11d}{minutes:8.0f}{spikes:8d}  {span:14s}{len(problems)}")
-        for problem in problems if args.verbose else ():
-            print(f"    {problem}")
+    if args.download is not None:
+        if args.plot:
+            raise InputError("--plot: draws what is there; give it without --download")
+        return _download(Path(args.download) if args.download else args.ground_truth, args)
+    if args.datasets:
+        raise InputError("--datasets: chooses what to download; give it with --download")
+    return _list(args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from cascade_rt.errors import InputError
+    from cascade_rt.plots import FORMATS
+    from cascade_rt.progress import progress
+    from training.census import summary, take_census, to_table, total
+
+    if args.plot and args.plot.suffix.lower() not in FORMATS:
+        raise InputError(f"{args.plot}: a picture is written as one of {', '.join(FORMATS)}")
+    if not (math.isfinite(args.frame_rate) and args.frame_rate > 0):
+        raise InputError(f"--frame-rate {args.frame_rate:g}: expected a positive number of frames per second")
+    with progress(f"reading {args.ground_truth}") as report:
+        rows = take_census(args.ground_truth, frame_rate_hz=args.frame_rate, progress=lambda done: report(done))
+    if args.plot:
+        from training.census_plot import plot_census
+
+        plot_census(args.plot, rows)
+    if args.json:
+        datasets = [summary(row) for row in rows]
+        print(json.dumps({"folder": str(args.ground_truth), "datasets": datasets, "total": summary(total(rows))}))
+        return 0
+    print("\n".join(to_table(rows, problems=args.verbose)))
+    if any(row.problems for row in rows) and not args.verbose:
+        print("irregular: what was skipped, trimmed, split or joined; -v lists it by file and recording")
+    if args.plot:
+        print(f"drawn: {args.plot}")
+    return 0
+
+
+def _download(folder: Path, args: argparse.Namespace) -> int:
+    from cascade_rt.progress import progress
+    from training import download
+
+    with progress("downloading the ground truth") as report:
+        fetched = download.download_ground_truth(
+            folder, datasets=args.datasets, tree_url=download.TREE_URL, raw_url=download.RAW_URL, report=report
+        )
+    if args.json:
+        print(json.dumps(fetched.summary()))
+        return 0
+    print(fetched)
+    print(f"list it: python -m training ground-truth --ground-truth {folder}")
     return 0

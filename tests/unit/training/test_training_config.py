@@ -28,7 +28,7 @@ def _load(tmp_path: Path, text: str) -> TrainingConfig:
 def test_shipped_configurations(path: Path) -> None:
     config = load_config(path)
     assert config.name == path.stem
-    assert config.network.receptive_field == 64
+    assert config.network.receptive_field / config.frame_rate_hz > 1.0
     assert not set(config.datasets) & set(config.test_datasets)
 
 
@@ -41,8 +41,21 @@ def test_nested_entries(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BASE + "smoothing: 0.1\n", "unknown entry smoothing; known are"),
-        (BASE + "fit: {epochs: 3}\n", "unknown entry epochs"),
+        (BASE + "smoothing: 0.1\n", "smoothing and smoothing_s are two names of one setting"),
+        (BASE + "dataset: [DS31]\n", "unknown entry dataset; did you mean datasets? known are causal_kernel,"),
+        (BASE + "fit: {epochs: 3}\n", "unknown entry epochs; known are a"),
+        (BASE + "fit: {learnin_rate: 3}\n", "did you mean learning_rate?"),
+        (BASE + "fit: {target_frames: 8e7}\n", "target_frames is '8e7': expected something like 40000000"),
+        (BASE + "fit: {batch: 1.5}\n", f"batch is 1.5: expected something like {FitOptions().batch}"),
+        (BASE + "fit: {jit: 1}\n", "jit is 1: expected something like true"),
+        (BASE + "fit: {stretches: 2.0}\n", "stretches is 2.0: expected something like [1.0]"),
+        (BASE + "fit: [1]\n", "found [1]: expected entries such as target_frames"),
+        (BASE + "fit: {validation_share: 1.0}\n", "validation_share is 1: expected 0 to below 1"),
+        (BASE + "fit: {patience: 0}\n", "patience: expected positive numbers"),
+        (BASE + "reference: 3\n", "reference is 3: expected something like text"),
+        (BASE.replace("name: x", "name: ../x"), "name is '../x'"),
+        (BASE.replace("name: x", "name: 3"), "name is 3"),
+        (BASE.replace("[DS30]", "[30]"), "datasets is [30]: expected names"),
         ("name: x\n", "frame_rate_hz"),
         (BASE.replace("0.05", "-1"), "smoothing_s is -1"),
         (BASE + "test_datasets: [DS30]\n", "DS30: in datasets and in test_datasets"),
@@ -72,8 +85,13 @@ def test_digest_is_of_what_decides_the_weights(tmp_path: Path) -> None:
 
 def test_steps_are_whole_blocks() -> None:
     config = TrainingConfig(
-        name="x", frame_rate_hz=30, smoothing_s=0.05, datasets=("A",), fit=FitOptions(target_frames=5_000_000)
+        name="x",
+        frame_rate_hz=30,
+        smoothing_s=0.05,
+        datasets=("A",),
+        fit=FitOptions(target_frames=5_000_000, segment_frames=191, batch=16),
     )
+    assert config.block_frames == 204_800
     assert config.n_steps == 2400  # 16 segments with 128 targets each, in blocks of 100 steps
 
 

@@ -1,4 +1,4 @@
-"""Scores: the definitions, and alignment of a loaded model's outputs."""
+"""Scores: the definitions, and what a model is scored on."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from cascade_rt.errors import TrainingError
-from training.evaluate import Score, Scores, medians, metrics, score
+from training.evaluate import Kernel, Scores, metrics, score
 from training.ground_truth import Trace
-from training.tables import Table, median_rows, to_markdown
+from training.noised import NoisedTraces
 from training.targets import smooth_spikes
+
+GAUSSIAN = Kernel(0.05)
 
 
 def test_definitions() -> None:
@@ -36,59 +38,69 @@ def test_undefined_scores_are_nan() -> None:
         metrics(np.zeros(3), np.zeros(4))
 
 
-def _traces() -> list[Trace]:
-    rng = np.random.default_rng(0)
-    out = []
-    for neuron, own in (("quiet", 0.02), ("noisy", 0.5)):
-        counts = (rng.random(2000) < 0.05).astype(np.float32)
-        dff = (counts + own * rng.standard_normal(2000)).astype(np.float32)
-        out.append(
-            Trace(
-                dataset="D", neuron=neuron, number=0, dff=dff, spike_counts=counts, frame_rate_hz=30.0, noise_level=0.0
-            )
-        )
-    return out
+def _trace(neuron: str, own: float, number: int = 0) -> Trace:
+    rng = np.random.default_rng(number)
+    counts = (rng.random(2000) < 0.01).astype(np.float32)
+    dff = (counts + own * rng.standard_normal(2000)).astype(np.float32)
+    return Trace(
+        dataset="D", neuron=neuron, number=number, dff=dff, spike_counts=counts, frame_rate_hz=30.0, noise_level=0.0
+    )
 
 
 def test_a_perfect_and_a_shifted_prediction() -> None:
-    """The truth scores 1 and without error; a frame too early is seen."""
-    quiet = _traces()[:1]
-    truth = smooth_spikes(quiet[0].spike_counts, smoothing_s=0.05, frame_rate_hz=30.0)
+    """The truth scores 1 without any error; a frame too early is seen in every score that it touches."""
+    trace = _trace("quiet", 0.02)
+    truth = smooth_spikes(trace.spike_counts, smoothing_s=0.05, frame_rate_hz=30.0)
     predictions = np.stack([truth, np.roll(truth, -1), -truth])
-    found = score(quiet, lambda dff, nu: predictions, lookaheads=(0, 1, 2), smoothing_s=0.05, noise_levels=(4.0,))
+    (found,) = score(
+        NoisedTraces([trace], noise_levels=(4.0,)),
+        lambda dff, nu: predictions,
+        lookaheads=(0, 1, 2),
+        kernels=[GAUSSIAN],
+    )
+    perfect, early, negative = found
     assert [s.lookahead for s in found] == [0, 1, 2]
-    assert found[0].scores == pytest.approx(Scores(1, 0, 0))
-    assert found[1].scores.correlation < 0.95
-    assert found[2].scores.bias == -1  # negative values count as 0
+    assert perfect.scores == pytest.approx(Scores(1, 0, 0))
+    assert perfect.timing[:4] == pytest.approx((0, 0, 1, 0))
+    assert early.scores.correlation < 0.95
+    assert early.timing.signed_error_s == pytest.approx(-1 / 30)
+    assert negative.scores.bias == -1  # negative values count as 0
+    assert negative.timing.detected == 0
 
 
-def test_recordings_noisier_than_the_level_are_left_out_and_noise_is_shared() -> None:
-    seen: list[tuple[float, np.ndarray]] = []
+def test_each_kernel_has_its_own_truth_and_predictions_are_made_once() -> None:
+    trace, causal = _trace("quiet", 0.02), Kernel(0.05, causal=True)
+    truth = smooth_spikes(trace.spike_counts, smoothing_s=0.05, frame_rate_hz=30.0, causal_kernel=True)
+    calls = []
 
     def predict(dff: np.ndarray, nu: float) -> np.ndarray:
-        seen.append((nu, dff))
-        return dff[None]
+        calls.append(nu)
+        return truth[None]
 
-    found = score(_traces(), predict, lookaheads=(0,), smoothing_s=0.05, noise_levels=(2.0, 100.0))
-    assert [(s.neuron, s.noise_level) for s in found] == [("noisy", 100.0), ("quiet", 2.0), ("quiet", 100.0)]
-    again = list(seen)
-    seen.clear()
-    score(_traces(), predict, lookaheads=(0,), smoothing_s=0.05, noise_levels=(2.0, 100.0))
-    for (nu_a, a), (nu_b, b) in zip(again, seen, strict=True):
-        assert nu_a == nu_b
-        np.testing.assert_array_equal(a, b)
+    tests = NoisedTraces([trace], noise_levels=(4.0,))
+    (against_gaussian,), (against_own,) = score(tests, predict, lookaheads=(0,), kernels=[GAUSSIAN, causal])
+    assert calls == [4.0]
+    assert against_own.scores == pytest.approx(Scores(1, 0, 0))
+    assert against_own.timing.absolute_error_s == 0
+    assert against_gaussian.scores.correlation < 0.95
+    assert str(GAUSSIAN) == "Gaussian of 50 ms"
+    assert str(causal) == "causal kernel of 50 ms"
 
 
-def test_medians_and_tables() -> None:
-    values = [("A", 0.5), ("A", 0.7), ("A", float("nan")), ("B", 0.9)]
-    scores = tuple(
-        Score(dataset=d, neuron=str(i), noise_level=2.0, lookahead=1, scores=Scores(c, 1.0, -0.5))
-        for i, (d, c) in enumerate(values)
+def test_recordings_noisier_than_the_level_are_left_out_and_all_others_count() -> None:
+    """Two recordings of a neuron are scored as one."""
+    traces = [_trace("noisy", 0.5), _trace("quiet", 0.02), _trace("quiet", 0.02, number=1)]
+    done: list[float] = []
+    (found,) = score(
+        NoisedTraces(traces, noise_levels=(2.0, 100.0)),
+        lambda dff, nu: dff[None],
+        lookaheads=(0,),
+        kernels=[GAUSSIAN],
+        progress=done.append,
     )
-    assert medians(scores)["A", 2.0, 1][0].correlation == pytest.approx(0.6)
-    table = Table(title="a test", lookaheads=(1,), scores=scores)
-    rows = median_rows(table)
-    assert [(d, n) for d, _, _, n in rows] == [("A", 3), ("B", 1), ("", 4)]
-    text = to_markdown([table])
-    assert "| A | 2 | 3 | 0.600 |" in text
-    assert "| **all** | 2 | 4 | -0.50 |" in text
+    assert [(s.neuron, s.noise_level) for s in found] == [("noisy", 100.0), ("quiet", 2.0), ("quiet", 100.0)]
+    assert done == [0.5, 1.0]
+    tests = NoisedTraces(traces, noise_levels=(2.0,))
+    lifted = np.concatenate([x for x in tests.lifted(("D", "quiet"), 2.0) if x is not None])
+    truth = np.concatenate([smooth_spikes(t.spike_counts, smoothing_s=0.05, frame_rate_hz=30.0) for t in traces[1:]])
+    assert found[1].scores == pytest.approx(metrics(np.maximum(lifted, 0), truth))

@@ -16,7 +16,7 @@ from training.ground_truth import (
     read_datasets,
     read_neuron,
     resample,
-    split_neurons,
+    resample_recordings,
 )
 from training.targets import smooth_spikes
 
@@ -32,6 +32,10 @@ def _struct(n: int = 400, rate: float = 30.0, spikes: Any = (1.0, 2.0), **change
         "events_AP": np.asarray(spikes, float) * 1e4,
     }
     return {k: v for k, v in {**struct, **changes}.items() if v is not None}
+
+
+def _noise(n: int, seed: int) -> np.ndarray:
+    return 0.1 * np.random.default_rng(seed).standard_normal(n)
 
 
 def _write(folder: Path, *structs: dict[str, Any], name: str = "cell1_mini.mat") -> Path:
@@ -119,6 +123,27 @@ def test_too_short_and_disordered_recordings_are_reported(tmp_path: Path) -> Non
     assert ["only 10 usable frames" in problems[0].what, "do not increase" in problems[1].what] == [True, True]
 
 
+def test_recordings_of_one_neuron_may_differ_in_length_and_rate(tmp_path: Path) -> None:
+    structs = (_struct(n=400, rate=7.5), _struct(n=5000, rate=500.0, spikes=[]), _struct(n=70, rate=30.0))
+    recordings, problems = read_neuron(_write(tmp_path, *structs))
+    assert problems == []
+    assert [(r.number, r.dff.size) for r in recordings] == [(0, 400), (1, 5000), (2, 70)]
+    assert [r.frame_rate_hz for r in recordings] == pytest.approx([7.5, 500.0, 30.0])
+    assert [r.duration_s for r in recordings] == pytest.approx([400 / 7.5, 10.0, 70 / 30])
+
+
+def test_values_and_times_that_are_nan_in_other_places(tmp_path: Path) -> None:
+    struct = _struct()
+    struct["fluo_time"][:7] = np.nan
+    struct["fluo_mean"][-5:] = np.nan
+    struct["fluo_mean"][3:9] = np.inf
+    (recording,), (problem,) = read_neuron(_write(tmp_path, struct))
+    assert recording.dff.size == 400 - 9 - 5
+    assert (problem.what, problem.action) == ("14 frames without a value or a time", "trimmed")
+    assert np.isfinite(recording.dff).all()
+    np.testing.assert_allclose(np.diff(recording.frame_times_s), 1 / 30)
+
+
 def test_dark_frames_at_the_start(tmp_path: Path) -> None:
     values = np.full(400, 0.2)
     values[:3] = -0.9
@@ -152,8 +177,26 @@ def test_datasets_are_found_by_name_and_number(tmp_path: Path) -> None:
     assert len(read_datasets(tmp_path, ["DS98-a", "DS99"])[0]) == 2
     with pytest.raises(TrainingError, match="DS98-a, DS99-b"):
         find_dataset(tmp_path, "DS9")
-    with pytest.raises(TrainingError, match="no ground-truth datasets"):
+    with pytest.raises(TrainingError, match=r"no ground-truth datasets .* --download"):
         dataset_folders(tmp_path / "nowhere")
+
+
+def test_files_that_hold_the_same_recording_are_one_neuron(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The second file begins later, has another frame rate and its own spike times, as happens in the database."""
+    other = _struct(n=420, rate=25.0, spikes=[3.0], fluo_mean=_noise(420, seed=1))
+    copied = np.concatenate([_noise(30, seed=2), _struct()["fluo_mean"]])
+    _write(tmp_path / "DS98-a", _struct(), name="cell1_mini.mat")
+    _write(tmp_path / "DS98-a", other, name="cell2_mini.mat")
+    _write(tmp_path / "DS99-b", _struct(n=430, rate=20.0, fluo_mean=copied), name="cell1_mini.mat")
+    with caplog.at_level("INFO"):
+        recordings, (problem,) = read_datasets(tmp_path, ["DS98", "DS99"])
+    assert str(problem) == "DS99-b/cell1_mini.mat: holds the same recording as DS98-a/cell1_mini.mat; joined"
+    assert str(problem) in caplog.text
+    assert [r.cell for r in recordings] == [("DS98-a", "cell1"), ("DS98-a", "cell2"), ("DS98-a", "cell1")]
+    assert [(r.dataset, r.neuron) for r in recordings][2] == ("DS99-b", "cell1")
+    trace = resample(recordings[2], 10.0)
+    assert trace is not None
+    assert trace.cell == ("DS98-a", "cell1")
 
 
 # ── resampling ──
@@ -219,34 +262,14 @@ def test_nothing_is_left_of_a_short_recording_at_a_low_rate() -> None:
     assert resample(_recording(np.zeros(40), 500.0), 30.0) is None
 
 
-# ── splits ──
-
-
-def test_a_split_never_puts_a_neuron_on_both_sides() -> None:
-    recordings = [
-        Recording(
-            dataset=dataset,
-            neuron=f"cell{cell}",
-            number=number,
-            dff=np.zeros(20, np.float32),
-            frame_times_s=np.arange(20) / 30,
-            spike_times_s=np.zeros(0),
-        )
-        for dataset, cells in (("A", 7), ("B", 4))
-        for cell in range(cells)
-        for number in range(3)
-    ]
-    folds = split_neurons(recordings, 4, seed=0)
-    everyone = {(r.dataset, r.neuron) for r in recordings}
-    assert set().union(*folds) == everyone
-    assert sum(map(len, folds)) == len(everyone)
-    assert max(map(len, folds)) - min(map(len, folds)) <= 1
-    for fold in folds:
-        assert sum(d == "B" for d, _ in fold) == 1
-    assert folds == split_neurons(list(reversed(recordings)), 4, seed=0)
-    assert folds != split_neurons(recordings, 4, seed=1)
-    with pytest.raises(TrainingError, match="folds"):
-        split_neurons(recordings, 12, seed=0)
+def test_recordings_too_short_for_a_network_are_reported() -> None:
+    long, short = _recording(np.zeros(500), 60.0), _recording(np.zeros(100), 60.0)
+    traces, (problem,) = resample_recordings([long, short], 30.0, shortest_frames=64)
+    assert [t.n_frames for t in traces] == [250]
+    assert str(problem) == "D/n, recording 0: 1.7 s are fewer than 64 frames at 30 Hz; skipped"
+    assert problem.dataset == "D"
+    assert resample_recordings([long, short], 60.0, shortest_frames=64)[1] == []
+    assert len(resample_recordings([long, short], 1.0)[1]) == 2
 
 
 def test_real_files(shared: Path) -> None:

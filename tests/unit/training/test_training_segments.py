@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,3 +107,15 @@ def test_a_large_dataset_does_not_dominate(balance: float, share: float) -> None
     small = _trace(63 + 1000, dataset="small")
     block = _source([large, small], balance=balance, noise_range=(1e-3, 1.1e-3)).block(0, 1, 4000)
     assert (block.dff[0, :, 0, 0] > 0.5).mean() == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize(("power", "ratio"), [(0.0, 1.0), (0.5, 2.0), (1.0, 4.0)])
+def test_an_active_neuron_does_not_decide_alone(power: float, ratio: float) -> None:
+    """Twice the spikes per event: four times the variance, and the weight of its error falls with it."""
+    quiet = _trace(2000, dataset="quiet", spikes=range(0, 2000, 50))
+    active = _trace(2000, dataset="active", values=np.ones(2000))
+    active = replace(active, spike_counts=2 * quiet.spike_counts)
+    block = _source([quiet, active], activity_balance=power, noise_range=(1e-3, 1.1e-3)).block(0, 1, 400)
+    weight, is_active = block.weight[0, :, 0], block.dff[0, :, 0, 0] > 0.5
+    assert weight[~is_active][0] / weight[is_active][0] == pytest.approx(ratio, rel=1e-4)
+    assert weight.mean() == pytest.approx(1.0, abs=0.1)
