@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 #: Frames described in one row of a tile: long enough that the window's overlap costs little.
-ROW_FRAMES = 1024
+ROW_FRAMES = 2048
 #: Neuron-frames in one call of the network: small enough for the processor's cache.
-TILE_FRAMES = 8192
+TILE_FRAMES = 16384
 #: Neuron-frames held in memory at a time.
 BLOCK_FRAMES = 2_000_000
 

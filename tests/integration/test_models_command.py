@@ -99,7 +99,7 @@ def test_a_card_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     described = answer(capsys, MODEL)
     assert described["card"].strip() == card.strip()
     assert described["trained_on"] == "GCaMP8f/m/s"
-    assert main(["models", "GCaMP8_EXC_30Hz"]) == 1
+    assert main(["models", "GCaMP8_EXC_30Hz_smoothing25"]) == 1
     assert f"did you mean '{MODEL}'" in capsys.readouterr().err
 
 
