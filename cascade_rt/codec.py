@@ -4,34 +4,14 @@ A message is a list of parts (ZeroMQ frames)::
 
     [topic, header, payload]            in:  topic b"dff"
     [topic, header, payload(, valid)]   out: topic b"spike_prob"
+    [b"event", header, b""]             out: a rule decided something; the header has the fields of Event
     [b"end", header, b""]               either way: no more messages of this stream follow
 
-*header*: UTF-8 JSON, one flat object of at most 64 KiB:
+*header*: UTF-8 JSON, one flat object of at most 64 KiB; what is in it stands in ``docs/wire-format.md``. Unknown entries are ignored. *payload*: the array, C order (all frames
+of the first neuron, then the second), little endian, exactly ``n_neurons * n_frames * itemsize`` bytes.
 
-=================  ============================================================================================
-``v``              1
-``stream``         name of the recording, at most 256 characters (optional, ``""``)
-``frame``          index of the first column, integer from 0 to 2**53 - 1 (``end``: of the frame that would follow)
-``shape``          ``[n_neurons, n_frames]``, integers >= 1
-``dtype``          ``"<f4"`` or ``"<f8"``
-``rate``           frames per second, finite and positive, or null where unknown (optional)
-``t``              the source's own time of the first column (s), or null (optional)
-``lookahead``      out: frames after the described one that the values made use of
-``model``          out: name of the model
-``alignment``      out: ``"target"`` or ``"cascade"``
-``provisional``    out: true while the noise levels are being measured
-``valid``          out: ``"finite"`` or ``"bits"``, see below
-``t_recv``         out: monotonic time at which the newest frame used was received (s), or null
-``t_emit``         out: monotonic time at which the message was made (s), or null
-=================  ============================================================================================
-
-Unknown entries are ignored. *payload*: the array, C order (all frames of the first neuron, then the second),
-little endian, exactly ``n_neurons * n_frames * itemsize`` bytes.
-
-Validity of results: NaN stands for undefined values. ``"valid": "finite"`` says that exactly the values that
-are not NaN are valid. Where a gap touched values that are defined all the same, the header says
-``"valid": "bits"`` and a fourth part follows: one bit per value in the order of the payload, most significant
-bit first, 1 for valid, the last byte filled up with zeros (``numpy.packbits``).
+Validity of results: NaN stands for undefined values. ``"valid": "finite"`` says that exactly the values that are not
+NaN are valid; ``"valid": "bits"`` that a fourth part has one bit per value (``numpy.packbits``).
 
 Plain mode for senders without JSON: ``[b"dff", samples]``, float32 little endian, any number of whole frames
 one after another, each the values of all neurons; frames are counted on arrival.
@@ -50,6 +30,7 @@ import numpy as np
 
 from .chunks import Alignment, FrameChunk, SpikeChunk
 from .errors import InputError, WireError
+from .events import Event
 from .ports import EndOfStream
 
 if TYPE_CHECKING:
@@ -62,13 +43,16 @@ __all__ = [
     "MAX_PAYLOAD_BYTES",
     "TOPIC_DFF",
     "TOPIC_END",
+    "TOPIC_EVENT",
     "TOPIC_SPIKES",
     "decode_end",
+    "decode_event",
     "decode_frames",
     "decode_message",
     "decode_raw",
     "decode_spikes",
     "encode_end",
+    "encode_event",
     "encode_frames",
     "encode_raw",
     "encode_spikes",
@@ -79,6 +63,7 @@ VERSION = 1
 TOPIC_DFF = b"dff"
 TOPIC_SPIKES = b"spike_prob"
 TOPIC_END = b"end"
+TOPIC_EVENT = b"event"
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 256 * 1024 * 1024
@@ -151,6 +136,18 @@ def encode_spikes(chunk: SpikeChunk, *, stream: str = "", frame_rate_hz: float |
     if not by_nan:
         parts.append(np.packbits(chunk.valid).tobytes())
     return parts
+
+
+def encode_event(event: Event, *, stream: str = "") -> list[bytes]:
+    """Make the message for an event.
+
+    Parameters
+    ----------
+    event : Event
+    stream : str
+        Name of the recording.
+    """
+    return [TOPIC_EVENT, _dump({"v": VERSION, "stream": stream, **event.to_dict()}), b""]
 
 
 def encode_end(stream: str = "", next_frame: int | None = None) -> list[bytes]:
@@ -275,6 +272,39 @@ def decode_spikes(parts: Sequence[Part]) -> SpikeChunk:
         t_recv=_time(header, "t_recv"),
         t_emit=_time(header, "t_emit"),
     )
+
+
+def decode_event(parts: Sequence[Part]) -> Event:
+    """Read the message of an event.
+
+    Raises
+    ------
+    WireError
+    """
+    if len(parts) != 3 or parts[0] != TOPIC_EVENT:
+        raise WireError("parts", f"event message of {len(parts)} parts: expected [b'event', header, b'']")
+    header = _load(parts[1])
+    _check_version(header)
+    numbers = {name: header.get(name, 0) for name in ("number", "frame", "newest_frame", "lookahead")}
+    wrong = next((name for name, value in numbers.items() if not _is_index(value)), None)
+    if wrong is not None:
+        raise WireError("header", f"{wrong} {_short(numbers[wrong])}: expected an integer from 0 to 2**53 - 1")
+    value, data = header.get("value"), header.get("data", {})
+    if not isinstance(data, dict) or isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+        raise WireError("header", f"value {_short(value)}, data {_short(data)}: expected a number and an object")
+    try:
+        return Event(
+            rule=header.get("rule", ""),
+            kind=header.get("kind", ""),
+            value=math.nan if value is None else float(value),
+            t_source=_time(header, "t_source"),
+            t_recv=_time(header, "t_recv"),
+            t_emit=_time(header, "t_emit"),
+            data=data,
+            **numbers,
+        )
+    except InputError as error:
+        raise WireError("header", str(error)) from error
 
 
 def decode_end(parts: Sequence[Part]) -> EndOfStream:

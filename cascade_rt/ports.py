@@ -11,11 +11,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from .chunks import FrameChunk, ModelSpec, SpikeChunk
+    from .events import Event
 
-__all__ = ["EndOfStream", "Observer", "RunInfo", "Sink", "Source"]
+__all__ = ["EndOfStream", "Observer", "RunInfo", "Sink", "Source", "Triggers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,9 @@ class Source(Protocol):
 class Sink(Protocol):
     """Takes results. Used by one thread, in the order open, start, send …, finish, close.
 
+    A sink that has a method ``send_event(event)`` gets the events of the run too; one with ``keep_frames(piece)`` the
+    frames that were received.
+
     Attributes
     ----------
     live : bool
@@ -140,3 +144,25 @@ class Observer(Protocol):
 
     def update(self, *, force: bool = False) -> None:
         """Look at the run's statistics now, if it is time to."""
+
+
+class Triggers(Protocol):
+    """Decides what happens on results; called in the processing thread, which must not be kept waiting."""
+
+    def start(self, info: RunInfo) -> None:
+        """Learn what the results will look like; raises InputError if a rule does not fit them."""
+
+    def process(self, chunk: SpikeChunk) -> Sequence[Event]:
+        """Look at the results of one look-ahead, in the order of their frames."""
+
+    def restart(self) -> None:
+        """Forget what was: the source counts anew, or a long gap lies behind."""
+
+    def control(self, message: Mapping[str, Any]) -> Sequence[Event]:
+        """Do what a message from outside asks for: ``{"rule": name, "action": "arm" | "disarm" | "set", …}``."""
+
+    def poll(self) -> Sequence[Event]:
+        """Between frames: what came of slow rules, what time has changed."""
+
+    def finish(self) -> dict[str, Any]:
+        """Let go of everything and tell, for the summary, what was decided how often."""

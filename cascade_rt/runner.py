@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +14,7 @@ from .errors import CascadeError, InputError, StreamError
 from .gaps import FrameSequencer, Piece, coalesce
 from .latency import LatencyHistogram
 from .ports import EndOfStream, RunInfo
+from .publishing import Publisher
 from .receiving import FrameQueue, Receiver, Rejections, Stopped
 from .runstats import ExitReason, NeuronStatistics, RunStatistics, RunSummary, ValueCheck, describe, versions
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .ports import Observer, Sink, Source
+    from .ports import Observer, Sink, Source, Triggers
 
-__all__ = ["FrameKeeper", "LiveStream", "Runner"]
+__all__ = ["Baseline", "LiveStream", "Runner"]
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,11 @@ class LiveStream(Protocol):
     def flush(self) -> SpikeChunk: ...
 
 
-class FrameKeeper(Protocol):
-    """A sink that also keeps the frames received."""
+class Baseline(Protocol):
+    """Makes ΔF/F of fluorescence; :class:`cascade_rt.baseline.RunningBaseline`."""
 
-    def keep_frames(self, piece: Piece) -> None:
-        """Keep frames as they were received."""
+    def push(self, frames: Any) -> Any: ...
+    def reset(self) -> None: ...
 
 
 class Runner:
@@ -89,6 +89,12 @@ class Runner:
         Goes into every result and the summary (threshold, alignment, device, …).
     observer : Observer, optional
         Called between frames.
+    triggers : Triggers, optional
+        Looks at each result as soon as it is published.
+    controls : callable, optional
+        Gives the messages for the triggers that have come since the last call; called between frames.
+    make_baseline : callable, optional
+        The source gives fluorescence: called with (n_neurons, frame_rate_hz), returns what makes ΔF/F of it.
     queue_frames : int
         Frames that may wait between receiving and processing.
     clock : callable
@@ -105,6 +111,9 @@ class Runner:
         gap: GapPolicy = "hold",
         metadata: dict[str, Any] | None = None,
         observer: Observer | None = None,
+        triggers: Triggers | None = None,
+        controls: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
+        make_baseline: Callable[[int, float], Baseline] | None = None,
         queue_frames: int = QUEUE_FRAMES,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -130,6 +139,11 @@ class Runner:
         self.statistics = RunStatistics(
             counters=self._sequencer.counters, rejections=self._rejections, source=source.name
         )
+        self._triggers = triggers
+        self._controls = controls
+        self._make_baseline = make_baseline
+        self._baseline: Baseline | None = None
+        self._publisher = Publisher(self._sinks, triggers, self.statistics, clock)
         #: Set when the run has ended, also by an error.
         self.summary: RunSummary | None = None
 
@@ -177,6 +191,7 @@ class Runner:
         statistics.sinks = [sink.name for sink in self._sinks]
         statistics.started = statistics.now = self._clock()
         log.info("source: %s; results: %s", statistics.source, ", ".join(statistics.sinks) or "nowhere")
+        statistics.stages.update(getattr(self._source, "stages", {}))
         self._values.warm_up()
         if self.observer is not None:
             self.observer.update(force=True)
@@ -248,6 +263,8 @@ class Runner:
                 f"{self._source.name} says {chunk.frame_rate_hz:g} Hz, the run was started with {rate:g} Hz"
             )
         stream = self._stream = self._make_stream(chunk.n_neurons, rate)
+        if self._make_baseline is not None:
+            self._baseline = self._make_baseline(chunk.n_neurons, rate)
         self._offset = chunk.first_frame - stream.frame
         self._sequencer.max_fill = stream.spec.windowsize
         metadata = {
@@ -277,6 +294,8 @@ class Runner:
         statistics.noise_levels = stream.noise_levels
         for sink in self._sinks:
             sink.start(statistics.info)
+        if self._triggers is not None:
+            self._triggers.start(statistics.info)
         log.info(
             "first frame: index %d of stream %r, %d neurons at %g Hz",
             chunk.first_frame, chunk.stream, chunk.n_neurons, rate,
@@ -287,21 +306,29 @@ class Runner:
     def _process(self, piece: Piece) -> None:
         stream, statistics = self._stream, self.statistics
         assert stream is not None
+        publisher = self._publisher
         begun = self._clock()
+        for arrived in piece.arrivals:
+            publisher.count("wait", begun - arrived)
+        self._obey()
         if piece.reset:
             self._start_afresh(piece)
+        dff = piece.frames
+        if self._baseline is not None:
+            before = self._clock()
+            dff = self._baseline.push(dff)
+            publisher.count("dff", self._clock() - before)
         self._stream_failed = True
-        out = stream.push(piece.frames, touched=piece.touched)
+        before = self._clock()
+        out = stream.push(dff, touched=piece.touched)
+        publisher.count("inference", self._clock() - before)
         self._stream_failed = False
-        results = self._publish(out, piece)
+        results = publisher.publish(out, piece, self._offset)
         stream.prepare()
-        self._store(results)
+        publisher.store(results)
         if not piece.touched:
-            for sink in self._sinks:
-                keep = getattr(sink, "keep_frames", None)
-                if keep is not None:
-                    keep(piece)
-            self._look_at(piece)
+            publisher.keep(piece)
+            self._look_at(piece, dff)
         statistics.now = self._clock()
         statistics.busy_s += statistics.now - begun
 
@@ -314,52 +341,29 @@ class Runner:
             log.warning("%d frames are missing before frame %d: going on from there", jump, piece.first_frame)
         else:
             log.warning("the source counts anew from frame %d: taken as a new recording", piece.first_frame)
-        self._store(self._publish(stream.skip(jump if piece.reset == "gap" else 0), None))
+        skipped = stream.skip(jump if piece.reset == "gap" else 0)
+        self._publisher.store(self._publisher.publish(skipped, None, self._offset))
         self._offset = piece.first_frame - stream.frame
+        if self._baseline is not None and piece.reset == "restart":
+            self._baseline.reset()
+        if self._triggers is not None:
+            self._triggers.restart()
 
-    def _publish(self, out: SpikeChunk, piece: Piece | None) -> list[SpikeChunk]:
-        """Send results to the live sinks, the immediate one first; returns what the files get afterwards."""
-        statistics = self.statistics
-        times = {} if piece is None or piece.touched else {"t_source": piece.t_source, "t_recv": _newest(piece)}
-        results = []
-        for number, chunk in enumerate([out, *(out.revisions[n] for n in sorted(out.revisions))]):
-            if not chunk.n_frames:
-                continue
-            result = replace(
-                chunk,
-                first_frame=chunk.first_frame + self._offset,
-                revisions=_NO_REVISIONS,
-                t_emit=self._clock(),
-                **times,  # type: ignore[arg-type]
-            )
-            for sink in self._sinks:
-                if sink.live:
-                    sink.send(result)
-            if number == 0 and piece is not None:
-                published = self._clock()
-                for arrived in piece.arrivals:
-                    statistics.latency.add(published - arrived)
-                    statistics.recent_latency.add(published - arrived)
-            statistics.published[result.lookahead_frames] += result.n_frames
-            results.append(result)
-        return results
+    def _obey(self) -> None:
+        """Pass on what was asked for from outside, and what slow rules have answered."""
+        if self._triggers is None:
+            return
+        for message in self._controls() if self._controls is not None else ():
+            self._publisher.announce(self._triggers.control(message))
+        self._publisher.announce(self._triggers.poll())
 
-    def _store(self, results: Sequence[SpikeChunk]) -> None:
-        for sink in self._sinks:
-            if not sink.live:
-                for result in results:
-                    sink.send(result)
-        neurons = self.statistics.neurons
-        if results and neurons is not None and results[0].lookahead_frames == self.statistics.integration[0][0]:
-            neurons.add_result(results[0])
-
-    def _look_at(self, piece: Piece) -> None:
+    def _look_at(self, piece: Piece, dff: NDArray[np.float32]) -> None:
         """Keep account of frames that were received."""
         statistics = self.statistics
         assert statistics.neurons is not None
         statistics.neurons.add_frames(piece)
         statistics.last_frame = piece.stop_frame - 1
-        self._values.add(piece.frames)
+        self._values.add(dff)
         if self._source.finite:  # nobody waits: refuse wrong values before more is made of them
             self._check_values()
 
@@ -370,6 +374,8 @@ class Runner:
         statistics.now = self._clock()
         self._refresh()
         if self._stream is not None:
+            self._obey()
+            self._publisher.store([])
             self._follow_calibration(self._stream)
             self._check_values()
         if idle:
@@ -434,9 +440,13 @@ class Runner:
                 self._check_values(anyway=True)
                 self._follow_calibration(self._stream)
                 statistics.noise_levels = self._stream.noise_levels
-                self._store(self._publish(self._stream.flush(), None))
+                self._publisher.store(self._publisher.publish(self._stream.flush(), None, self._offset))
             except (CascadeError, OSError) as failure:
                 failures.append(failure)
+        if self._triggers is not None:
+            statistics.triggers = self._triggers.finish()
+            self._publisher.announce(self._triggers.poll())
+            self._publisher.store([])
         complete = error is None and not failures and not (reason == "interrupted" and self._source.finite)
         next_frame, metadata = self._sequencer.expected or 0, self._result_metadata(reason)
         for sink in self._opened:
@@ -473,13 +483,6 @@ class Runner:
             "exit_reason": reason,
             "run": describe(self.statistics),
         }
-
-
-_NO_REVISIONS: Mapping[int, SpikeChunk] = MappingProxyType({})
-
-
-def _newest(piece: Piece) -> float | None:
-    return piece.arrivals[-1] if piece.arrivals else None
 
 
 def _same_rate(told: float | None, rate: float) -> bool:

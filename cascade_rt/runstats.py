@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .chunks import SpikeChunk
+    from .events import Event
     from .gaps import Piece, SequenceCounters
     from .ports import RunInfo
     from .receiving import Rejections
@@ -26,6 +27,8 @@ ExitReason = Literal["end", "interrupted", "error"]
 
 #: Time over which the activity of neurons is averaged (s).
 ACTIVITY_S = 5.0
+#: Events that are remembered for a view.
+RECENT_EVENTS = 200
 #: Frames, and neurons of a live source, that are looked at for the usual mistakes in the values.
 CHECKED_FRAMES, CHECKED_NEURONS = 256, 64
 
@@ -171,6 +174,10 @@ class RunStatistics:
     sink_dropped: int = 0
     latency: LatencyHistogram = field(default_factory=LatencyHistogram)
     recent_latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    stages: dict[str, LatencyHistogram] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)
+    recent_events: deque[Event] = field(default_factory=lambda: deque(maxlen=RECENT_EVENTS))
+    triggers: dict[str, Any] = field(default_factory=dict)
     busy_s: float = 0.0
     published: Counter[int] = field(default_factory=Counter)
     neurons: NeuronStatistics | None = None
@@ -183,6 +190,11 @@ class RunStatistics:
     warnings: list[str] = field(default_factory=list)
     stopping: bool = False
     ended: str = ""
+
+    def add_event(self, event: Event) -> None:
+        """Count an event, and remember the latest."""
+        self.events[event.kind] += 1
+        self.recent_events.append(event)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +259,9 @@ def describe(statistics: RunStatistics) -> dict[str, Any]:
         "published_frames": {str(k): v for k, v in sorted(statistics.published.items())},
         "sink_dropped": statistics.sink_dropped,
         "latency": statistics.latency.to_dict(),
+        "stages": {name: stage.to_dict() for name, stage in statistics.stages.items()},
+        "events": dict(sorted(statistics.events.items())),
+        "triggers": dict(statistics.triggers),
         "load": round(statistics.busy_s / elapsed, 4) if elapsed > 0 else None,
         "integration": [
             {"lookahead_frames": lookahead, "frames": n, "ms": round(1000 * n / rate, 2) if rate else None}

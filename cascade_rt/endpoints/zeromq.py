@@ -21,9 +21,11 @@ from cascade_rt.codec import (
     decode_message,
     decode_raw,
     encode_end,
+    encode_event,
     encode_spikes,
 )
 from cascade_rt.errors import InputError
+from cascade_rt.latency import LatencyHistogram
 from cascade_rt.ports import EndOfStream
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
 
     from cascade_rt.chunks import FrameChunk, SpikeChunk
+    from cascade_rt.events import Event
     from cascade_rt.ports import RunInfo
 
     from . import ZmqEndpoint
@@ -169,6 +172,8 @@ class ZmqSource:
         self._raw_frame = 0
         self._clock = clock
         self.lossless = endpoint.socket_type == "pull" and endpoint.overrun != "drop"
+        #: How long it took to read a message from the socket, and to decode it.
+        self.stages = {"receive": LatencyHistogram(), "decode": LatencyHistogram()}
 
     @property
     def name(self) -> str:
@@ -183,8 +188,15 @@ class ZmqSource:
         socket = self._socket.socket
         if not socket.poll(int(1000 * timeout_s)):
             return None
+        readable = self._clock()
         parts = socket.recv_multipart()
         t_recv = self._clock()
+        self.stages["receive"].add(t_recv - readable)
+        item = self._decode(parts, t_recv)
+        self.stages["decode"].add(self._clock() - t_recv)
+        return item
+
+    def _decode(self, parts: Sequence[bytes], t_recv: float) -> FrameChunk | EndOfStream:
         if self._raw_neurons is None:
             return decode_message(parts, t_recv=t_recv)
         item = decode_raw(parts, n_neurons=self._raw_neurons, first_frame=self._raw_frame, t_recv=t_recv)
@@ -241,6 +253,10 @@ class ZmqSink:
         assert self._info is not None
         self._drain_subscriptions()
         self._send(encode_spikes(chunk, stream=self._info.stream, frame_rate_hz=self._info.frame_rate_hz))
+
+    def send_event(self, event: Event) -> None:
+        """Publish what a rule decided."""
+        self._send(encode_event(event, stream=self._info.stream if self._info else ""))
 
     def finish(self, next_frame: int, *, complete: bool, metadata: Mapping[str, Any]) -> None:
         """Publish the end of the stream."""

@@ -18,10 +18,10 @@ PACKAGE = Path(cascade_rt.__file__).parent
 
 #: From the bottom to the top. A module imports modules of lower layers, and of its own layer those to its left.
 LAYERS = (
-    ("base", "errors chunks network"),
+    ("base", "errors chunks events network"),
     ("numeric core", "_kernels noise baseline resample smoothing threshold gaps discretization simulation"),
     ("models", "graph published bundle catalogue checks live_graph stepper window_stepper engine"),
-    ("composition", "stream offline suitability explanations recommendation latency ports receiving runstats runner"),
+    ("composition", "stream offline suitability explanations recommendation latency ports receiving runstats publishing runner"),
     ("edges", "progress codec endpoints registry plots liveview testing benchmarks rehearsal demo health"),
     ("command line", "commands cli __main__"),
 )
