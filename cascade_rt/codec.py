@@ -7,8 +7,9 @@ A message is a list of parts (ZeroMQ frames)::
     [b"event", header, b""]             out: a rule decided something; the header has the fields of Event
     [b"end", header, b""]               either way: no more messages of this stream follow
 
-*header*: UTF-8 JSON, one flat object of at most 64 KiB; what is in it stands in ``docs/wire-format.md``. Unknown entries are ignored. *payload*: the array, C order (all frames
-of the first neuron, then the second), little endian, exactly ``n_neurons * n_frames * itemsize`` bytes.
+*header*: UTF-8 JSON, one flat object of at most 64 KiB; what is in it stands in ``docs/wire-format.md``. Unknown
+entries are ignored. *payload*: the array, C order (all frames of the first neuron, then the second), little endian,
+exactly ``n_neurons * n_frames * itemsize`` bytes.
 
 Validity of results: NaN stands for undefined values. ``"valid": "finite"`` says that exactly the values that are not
 NaN are valid; ``"valid": "bits"`` that a fourth part has one bit per value (``numpy.packbits``).
