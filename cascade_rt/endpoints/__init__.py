@@ -6,6 +6,13 @@ An endpoint is written as a ZeroMQ address with options, or as the path of a fil
     tcp://127.0.0.1:5555?type=pull&bind=true
     results/session1.npz
 
+or as a bridge to another program, with options of its own (``docs/bridges``)::
+
+    bonsai://127.0.0.1:5557?neurons=500         source and sink (:mod:`.bonsai`)
+    openephys://127.0.0.1:5556?channels=16      source; as a sink it takes the events of a run (:mod:`.openephys`)
+    lsl:NAME                                    source and sink (:mod:`.lsl`)
+    tail:PATH?neurons=500&dtype=f4              source: a file that grows (:mod:`.tailing`)
+
 =====================  ==========================================================================================
 option                 meaning
 =====================  ==========================================================================================
@@ -27,25 +34,33 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import parse_qsl
 
 from cascade_rt.errors import InputError
 
+from .options import Options, port_number
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from cascade_rt.ports import Sink, Source
 
 __all__ = ["FileEndpoint", "ZmqEndpoint", "open_sink", "open_source", "parse_endpoint"]
 
-Role = Literal["source", "sink"]
-SocketType = Literal["sub", "pull", "pub", "push"]
+#: Bridges to other programs; each has a module, which says what its options are.
+BRIDGES = ("bonsai", "lsl", "openephys", "tail")
+
+Role = Literal["source", "sink", "control"]
+SocketType = Literal["sub", "pull", "pub", "push", "rep"]
 
 #: What files can be read and written, by suffix.
 FILE_SUFFIXES = (".npy", ".npz", ".mat")
 
-_TYPES: dict[str, tuple[SocketType, SocketType]] = {"source": ("sub", "pull"), "sink": ("pub", "push")}
-_ZMQ_OPTIONS = ("type", "bind", "hwm", "overrun", "curve_key", "curve_server_key", "curve_clients")
+_TYPES: dict[str, tuple[SocketType, SocketType]] = {
+    "source": ("sub", "pull"),
+    "sink": ("pub", "push"),
+    "control": ("rep", "pull"),
+}
+ZMQ_OPTIONS = ("type", "bind", "hwm", "overrun", "curve_key", "curve_server_key", "curve_clients")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +72,7 @@ class ZmqEndpoint:
     address : str
         ``tcp://HOST:PORT``; port ``*`` lets the system choose (bind only).
     host : str
-    socket_type : "sub", "pull", "pub" or "push"
+    socket_type : "sub", "pull", "pub", "push" or "rep"
     bind : bool
         Bind, or connect.
     hwm : int
@@ -123,24 +138,27 @@ def parse_endpoint(text: str, role: Role = "source") -> ZmqEndpoint | FileEndpoi
     Parameters
     ----------
     text : str
-    role : "source" or "sink"
+    role : "source", "sink" or "control"
 
     Raises
     ------
     InputError
         Naming what is wrong with the address, option or suffix.
     """
+    scheme = bridge_scheme(text)
+    if scheme:
+        raise InputError(f"{role} {text!r}: {scheme}: is not possible here, only tcp://HOST:PORT or a file")
     if "://" in text:
         return _parse_zmq(text, role)
     path_text, _, query = text.partition("?")
-    options = _options(text, query, ("key",) if role == "source" else ())
+    options = Options(text, query, ("key",) if role == "source" else ())
     path = Path(path_text)
     if not path_text or (path.suffix.lower() not in FILE_SUFFIXES and not (role == "source" and path.is_dir())):
         raise InputError(
             f"{role} {text!r}: expected an address such as tcp://127.0.0.1:5555, or a file that ends in "
             f"{', '.join(FILE_SUFFIXES)}"
         )
-    return FileEndpoint(path=path, key=options.get("key"))
+    return FileEndpoint(path=path, key=options.text_of("key") if "key" in options else None)
 
 
 def _parse_zmq(text: str, role: Role) -> ZmqEndpoint:
@@ -149,31 +167,46 @@ def _parse_zmq(text: str, role: Role) -> ZmqEndpoint:
     host, colon, port = rest.rpartition(":")
     if scheme != "tcp" or not colon or not host:
         raise InputError(f"{role} {text!r}: expected tcp://HOST:PORT, optionally with ?type=…&bind=…")
-    options = _options(text, query, _ZMQ_OPTIONS)
+    return zmq_endpoint(text, host, port, Options(text, query, ZMQ_OPTIONS), role)
+
+
+def bridge_scheme(text: str) -> str:
+    """Return how a bridge to another program begins (``lsl`` of ``lsl:NAME``), or "" for an address or a path."""
+    scheme = text.partition(":")[0]
+    return scheme if scheme in BRIDGES and ":" in text else ""
+
+
+def zmq_endpoint(text: str, host: str, port: str, options: Options, role: Role) -> ZmqEndpoint:
+    """Make the endpoint of a ZeroMQ socket from its address and options.
+
+    Raises
+    ------
+    InputError
+    """
     default, other = _TYPES[role]
-    socket_type = options.get("type", default)
+    socket_type = options.text_of("type", default)
     if socket_type not in (default, other):
         raise InputError(f"{role} {text!r}: type={socket_type}: expected {default} or {other}")
-    bind = _boolean(text, "bind", options.get("bind", "true" if role == "sink" else "false"))
-    overrun = options.get("overrun", "")
+    bind = options.boolean("bind", default=role != "source")
+    overrun = options.text_of("overrun")
     if overrun not in ("", "drop", "wait") or (overrun == "wait" and socket_type in ("sub", "pub")):
         raise InputError(
             f"{role} {text!r}: overrun={overrun}: expected drop or wait; PUB/SUB never waits, only PUSH/PULL can"
         )
     if bind and port in ("*", "0"):
         port = "*"
-    elif not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise InputError(f"{role} {text!r}: port {port!r}: expected 1 to 65535")
+    else:
+        port_number(text, port)
     endpoint = ZmqEndpoint(
         address=f"tcp://{host}:{port}",
         host="0.0.0.0" if host == "*" else host.removeprefix("[").removesuffix("]"),
         socket_type=socket_type,
         bind=bind,
-        hwm=_positive(text, "hwm", options.get("hwm", "1000")),
+        hwm=options.positive("hwm") or 1000,
         overrun=overrun,  # type: ignore[arg-type]
-        curve_key=_path(options, "curve_key"),
-        curve_server_key=_path(options, "curve_server_key"),
-        curve_clients=_path(options, "curve_clients"),
+        curve_key=options.path("curve_key"),
+        curve_server_key=options.path("curve_server_key"),
+        curve_clients=options.path("curve_clients"),
     )
     _check_curve(text, endpoint)
     return endpoint
@@ -190,35 +223,6 @@ def _check_curve(text: str, endpoint: ZmqEndpoint) -> None:
             f"{text!r}: curve_key alone does not say who is on the other side: add curve_server_key=FILE (its public "
             "key) or curve_clients=FOLDER (public keys of those who may connect)"
         )
-
-
-def _options(text: str, query: str, known: tuple[str, ...]) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
-    except ValueError as error:
-        raise InputError(f"{text!r}: options are written ?name=value&name=value ({error})") from error
-    options = dict(pairs)
-    unknown = [name for name in options if name not in known]
-    if unknown or len(options) < len(pairs):
-        what = f"unknown option {unknown[0]!r}" if unknown else "an option is given twice"
-        raise InputError(f"{text!r}: {what}; known are {', '.join(known) or 'none here'}")
-    return options
-
-
-def _boolean(text: str, name: str, value: str) -> bool:
-    if value.lower() not in ("true", "false"):
-        raise InputError(f"{text!r}: {name}={value}: expected true or false")
-    return value.lower() == "true"
-
-
-def _positive(text: str, name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and 0 < int(value) < 10_000_000):
-        raise InputError(f"{text!r}: {name}={value}: expected a positive integer")
-    return int(value)
-
-
-def _path(options: Mapping[str, str], name: str) -> Path | None:
-    return Path(options[name]) if name in options else None
 
 
 def open_source(
@@ -244,6 +248,11 @@ def open_source(
     chunk_frames : int
         Frames that a file is read in.
     """
+    scheme = bridge_scheme(text)
+    if scheme:
+        if raw_neurons is not None:
+            raise InputError(f"source {text!r}: the plain mode (raw) is for tcp:// alone")
+        return _bridge_source(scheme, text, insecure=insecure)
     endpoint = parse_endpoint(text, "source")
     if isinstance(endpoint, FileEndpoint):
         if raw_neurons is not None:
@@ -271,6 +280,9 @@ def open_sink(text: str, *, insecure: bool = False, overwrite: bool = False, los
     lossless : bool
         The source can wait, so a PUSH sink waits for its receiver instead of dropping results.
     """
+    scheme = bridge_scheme(text)
+    if scheme:
+        return _bridge_sink(scheme, text, insecure=insecure, lossless=lossless)
     endpoint = parse_endpoint(text, "sink")
     if isinstance(endpoint, FileEndpoint):
         from .files import FileSink
@@ -280,3 +292,27 @@ def open_sink(text: str, *, insecure: bool = False, overwrite: bool = False, los
 
     endpoint.check_safe(insecure=insecure)
     return ZmqSink(endpoint, wait=endpoint.overrun == "wait" or (lossless and endpoint.overrun == ""))
+
+
+def _bridge_source(scheme: str, text: str, *, insecure: bool) -> Source:
+    from . import bonsai, lsl, openephys, tailing
+
+    makers: dict[str, Callable[..., Source]] = {
+        "bonsai": bonsai.source_from,
+        "lsl": lsl.source_from,
+        "openephys": openephys.source_from,
+        "tail": tailing.source_from,
+    }
+    return makers[scheme](text, insecure=insecure)
+
+
+def _bridge_sink(scheme: str, text: str, *, insecure: bool, lossless: bool) -> Sink:
+    from . import bonsai, lsl, openephys
+
+    if scheme == "bonsai":
+        return bonsai.sink_from(text, insecure=insecure, lossless=lossless)
+    if scheme == "lsl":
+        return lsl.sink_from(text, insecure=insecure)
+    if scheme == "openephys":
+        return openephys.sink_from(text, insecure=insecure)
+    raise InputError(f"sink {text!r}: {scheme}: can only be read; results go into a file, or to a socket")
