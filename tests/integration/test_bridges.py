@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -24,6 +26,8 @@ from networks import write_conditioned
 
 from cascade_rt import codec
 from cascade_rt.chunks import FrameChunk
+from cascade_rt.cli import build_parser
+from cascade_rt.endpoints import open_sink, open_source
 from cascade_rt.endpoints.openephys import OpenEphysEventSink
 from cascade_rt.endpoints.recordings import read_recording
 from cascade_rt.engine import load_model
@@ -472,3 +476,83 @@ def test_improv(bundle, model, dff, folder, tmp_path):
     with np.load(out) as found:
         np.testing.assert_array_equal(found["frame"], np.arange(N_FRAMES - 2))
         same(found["values"], offline(dff, model)[:, : N_FRAMES - 2])
+
+
+# --- the pages ----------------------------------------------------------------------------------------------
+
+PAGES = sorted((ROOT / "docs" / "bridges").glob("*.md"))
+
+
+def blocks(page, language):
+    """Code of a page in some language."""
+    pattern = rf"^ *```{language}\n(.*?)^ *```$"
+    return re.findall(pattern, page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_commands_of_the_pages_are_understood(page):
+    commands = [line for block in blocks(page, "sh") for line in block.splitlines() if line.strip()]
+    assert commands or page.stem in ("README",)
+    for command in commands:
+        program, *arguments = shlex.split(command)
+        assert program == "cascade-rt"
+        args = build_parser().parse_args(arguments)
+        assert (ROOT / "exported_models" / str(args.model)).is_dir()
+        open_source(args.source, insecure=args.insecure)
+        for sink in args.sink:
+            open_sink(sink, insecure=args.insecure)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_of_the_pages_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).is_file(), link
+
+
+def test_addresses_of_the_bonsai_page_are_understood():
+    page = ROOT / "docs" / "bridges" / "bonsai.md"
+    for option, text in re.findall(r'`--(source|sink) "?(bonsai://[^"`]+)', page.read_text(encoding="utf-8")):
+        (open_source if option == "source" else open_sink)(text.replace("=N", "=9"))
+
+
+def test_the_writer_of_the_page_is_followed(dff, tmp_path, monkeypatch):
+    (code,) = blocks(ROOT / "docs" / "bridges" / "growing-file.md", "python")
+    monkeypatch.chdir(tmp_path)
+    source = open_source("tail:dff.raw?neurons=6&end=done")
+    source.open()
+    exec(compile(code, "growing-file.md", "exec"), {"frames": dff.T})
+    found = []
+    while not isinstance(item := source.receive(1.0), EndOfStream):
+        found.append(item.frames)
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), dff)
+
+
+def test_the_sender_of_the_lsl_page_is_received(dff, lsl_here):
+    code = blocks(ROOT / "docs" / "bridges" / "lsl.md", "python")[0]
+    source = open_source("lsl:dff?source_id=my-microscope&gaps=none", insecure=True)
+    source.open()
+    found, names = [], {}
+
+    def frames():
+        deadline = time.monotonic() + 60
+        while not names["outlet"].have_consumers() and time.monotonic() < deadline:
+            assert source.receive(0.05) is None
+        yield from dff.T[:20]
+
+    names["frames"] = frames()
+    exec(compile(code, "lsl.md", "exec"), names)
+    while len(found) < 20 and (item := source.receive(10.0)) is not None:
+        found.append(item.frames)
+    source.close()
+    np.testing.assert_array_equal(np.concatenate(found, axis=1), dff[:, :20])
+
+
+def test_the_bytes_of_the_scanimage_page():
+    text = (ROOT / "docs" / "bridges" / "scanimage.md").read_text(encoding="utf-8")
+    header = b'{"v":1,"stream":"scanimage","frame":7,"shape":[2,1],"dtype":"<f4","rate":30,"t":1.5}'
+    assert f"01 {len(header):02x}   {header[:7].hex(' ')}" in text
+    payload = np.array([0.5, -0.25], "<f4").tobytes()
+    assert f"00 08   {payload[:4].hex(' ')}  {payload[4:].hex(' ')}" in text
+    ready = bytes([5]) + b"READY" + bytes([11]) + b"Socket-Type" + bytes([0, 0, 0, 4]) + b"PUSH"
+    parts = (bytes([4, len(ready)]), ready[:6], ready[6:18], ready[18:22], ready[22:])
+    assert "   ".join(part.hex(" ") for part in parts) in text
