@@ -176,7 +176,7 @@ class LslSource:
         try:
             inlet.open_stream(timeout=5.0)
             self._describe(inlet.info(timeout=5.0))
-        except (self._pylsl.util.TimeoutError, self._pylsl.LostError) as error:
+        except RuntimeError as error:  # the base of all errors of pylsl
             log.warning("%s was found but does not answer (%s); trying again", self.name, error)
             return False
         self._inlet = inlet
@@ -199,8 +199,9 @@ class LslSource:
             more, stamps = (
                 self._inlet.pull_chunk(timeout=0.0, max_samples=MAX_SAMPLES) if first is not None else ([], [])
             )
-        except self._pylsl.LostError:
-            log.warning("%s has disappeared; looking for it again", self.name)
+        except RuntimeError as error:  # LostError: the sender is gone, and cannot be recovered by its source id
+            log.warning("%s has disappeared (%s); looking for it again", self.name, error)
+            time.sleep(min(timeout_s, 0.05))
             self._inlet = None
             self._resolver = self._pylsl.ContinuousResolver(prop="name", value=self._stream)
             return

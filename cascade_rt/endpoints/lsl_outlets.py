@@ -148,8 +148,7 @@ class LslSink:
 
     def _push(self, item: tuple[NDArray[np.float32], list[float]]) -> None:
         values, stamps = item
-        for row, stamp in zip(values, stamps, strict=True):
-            self._outlet.push_sample(row.tolist(), stamp)
+        self._outlet.push_chunk(values, stamps if len(stamps) > 1 else stamps[0])
 
     def _drop_outlet(self) -> None:
         linger(self._outlet)

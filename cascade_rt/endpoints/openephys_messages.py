@@ -103,7 +103,7 @@ def parse_data(parts: Sequence[bytes]) -> DataBlock | None:
     return DataBlock(
         channel=channel,
         first_sample=_integer(content, "sample_num", "timestamp"),
-        samples=np.frombuffer(parts[2], "<f4").reshape(n_rows, allocated)[:, :n_samples].astype(np.float32),
+        samples=np.frombuffer(parts[2], "<f4").reshape(n_rows, allocated)[:, :n_samples],
         rate_hz=None if rate is None else float(rate),
         stream=str(content.get("stream", content.get("stream_id", "")))[:200],
     )
@@ -152,7 +152,7 @@ class BlockAssembler:
         self._channels = list(channels)
         self._row = {channel: row for row, channel in enumerate(channels)}
         self._scale = np.float32(scale)
-        self._pending: dict[int, tuple[NDArray[np.float32], NDArray[np.bool_], DataBlock]] = {}
+        self._pending: dict[int, _Pending] = {}
         self._next_sample = 0
 
     def add(self, block: DataBlock) -> list[FrameChunk | WireError]:
@@ -163,7 +163,11 @@ class BlockAssembler:
         WireError
             The message does not fit the others of its buffer.
         """
-        rows = self._rows_of(block)
+        if block.channel is None:
+            rows = {row: channel for channel, row in self._row.items() if channel < len(block.samples)}
+        else:
+            row = self._row.get(block.channel)
+            rows = {} if row is None else {row: 0}
         n_samples = block.samples.shape[1]
         if not rows or not n_samples:
             return []
@@ -171,30 +175,22 @@ class BlockAssembler:
         if block.first_sample < self._next_sample:  # acquisition was started anew
             done += self._flush(None)
             self._next_sample = 0
-        if block.first_sample not in self._pending:
-            frames = np.full((len(self._channels), n_samples), np.nan, np.float32)
-            self._pending[block.first_sample] = frames, np.zeros(len(self._channels), np.bool_), block
-        frames, there, _ = self._pending[block.first_sample]
+        pending = self._pending.get(block.first_sample)
+        if pending is None:
+            pending = self._pending[block.first_sample] = _Pending(block, len(self._channels))
+        frames, missing = pending.frames, pending.missing
         if frames.shape[1] != n_samples:
-            raise WireError(
-                "shape", f"{n_samples} samples at {block.first_sample}: other channels have {frames.shape[1]}"
-            )
-        targets = [target for target, _ in rows]
-        if there[targets].any():
+            raise WireError("shape", f"{n_samples} samples at {block.first_sample}: other channels: {frames.shape[1]}")
+        if not missing.issuperset(rows):
             raise WireError("channels", f"channel {block.channel} came twice for sample {block.first_sample}")
-        frames[targets] = block.samples[[row for _, row in rows]] * self._scale
-        there[targets] = True
-        if there.all():
+        for row, there in rows.items():
+            frames[row] = block.samples[there]
+        missing.difference_update(rows)
+        if not missing:
             done += self._flush(block.first_sample)
         elif len(self._pending) > MAX_PENDING:
             done += self._flush(min(self._pending))
         return done
-
-    def _rows_of(self, block: DataBlock) -> list[tuple[int, int]]:
-        """Pairs of our row and the block's row."""
-        if block.channel is not None:
-            return [(self._row[block.channel], 0)] if block.channel in self._row else []
-        return [(row, channel) for channel, row in self._row.items() if channel < len(block.samples)]
 
     def _flush(self, last: int | None) -> list[FrameChunk | WireError]:
         """Let go of the buffers up to ``last``, or of all."""
@@ -202,23 +198,32 @@ class BlockAssembler:
         for first in sorted(self._pending):
             if last is not None and first > last:
                 break
-            frames, there, block = self._pending.pop(first)
-            if not there.all():
-                missing = [channel for channel, row in self._row.items() if not there[row]]
-                done.append(
-                    WireError("channels", f"samples from {first}: nothing came of channels {str(missing[:10])[1:-1]}")
-                )
+            pending = self._pending.pop(first)
+            if pending.missing:
+                names = [str(self._channels[row]) for row in sorted(pending.missing)]
+                text = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+                done.append(WireError("channels", f"samples from {first}: nothing came of channels {text}"))
+            rate = pending.block.rate_hz
             done.append(
                 FrameChunk(
-                    frames=frames,
+                    frames=pending.frames if self._scale == 1 else pending.frames * self._scale,
                     first_frame=first,
-                    t_source=None if block.rate_hz is None else first / block.rate_hz,
-                    stream=block.stream,
-                    frame_rate_hz=block.rate_hz,
+                    t_source=None if rate is None else first / rate,
+                    stream=pending.block.stream,
+                    frame_rate_hz=rate,
                 )
             )
-            self._next_sample = first + frames.shape[1]
+            self._next_sample = first + pending.frames.shape[1]
         return done
+
+
+class _Pending:
+    """A buffer whose channels have not all come: its frames, and the rows that are missing."""
+
+    def __init__(self, block: DataBlock, n_rows: int) -> None:
+        self.block = block
+        self.frames = np.full((n_rows, block.samples.shape[1]), np.nan, np.float32)
+        self.missing = set(range(n_rows))
 
 
 class Heartbeat:

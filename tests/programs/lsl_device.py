@@ -44,7 +44,7 @@ deadline = time.monotonic() + 4
 while time.monotonic() < deadline:
     try:
         collect(0.2)
-    except pylsl.LostError:
+    except RuntimeError:
         break
 channel = described.desc().child("channels").child("channel")
 np.savez(

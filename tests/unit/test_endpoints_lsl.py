@@ -172,10 +172,6 @@ class Fake:
     class LostError(RuntimeError):
         pass
 
-    class util:  # noqa: N801
-        class TimeoutError(RuntimeError):
-            pass
-
     def __init__(self):
         self.streams, self.samples, self.outlets, self.lost = [], [], [], False
         fake = self
@@ -219,6 +215,11 @@ class Fake:
             def push_sample(self, x, timestamp=0.0, pushthrough=True):
                 assert len(x) == self.info.channel_count()
                 self.pushed.append((list(x), timestamp))
+
+            def push_chunk(self, x, timestamp=0.0, pushthrough=True):
+                stamps = [timestamp] if isinstance(timestamp, float) else timestamp
+                for row, stamp in zip(x.tolist(), stamps, strict=True):
+                    self.push_sample(row, stamp)
 
             def have_consumers(self):
                 return False
