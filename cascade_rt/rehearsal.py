@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from .chunks import SpikeChunk
 
-__all__ = ["Received", "rehearse"]
+__all__ = ["PATIENCE_S", "Processes", "Received", "free_port", "rehearse"]
 
 #: Time without any result after which it gives up (s): the first start on a machine compiles the kernels.
-_PATIENCE_S = 180.0
+PATIENCE_S = 180.0
 
 
 class Received:
@@ -115,11 +115,11 @@ def rehearse(
     """
     bundle = find_bundle(model).absolute()
     received = Received(dff.shape[0], dff.shape[1], sorted(lookaheads))
-    with tempfile.TemporaryDirectory(prefix="cascade-rt-") as work, _Processes(Path(work)) as processes:
+    with tempfile.TemporaryDirectory(prefix="cascade-rt-") as work, Processes(Path(work)) as processes:
         np.save(Path(work) / "dff.npy", dff)
         np.save(Path(work) / "noise_levels.npy", np.asarray(noise_levels, np.float64))
         rate = f"{frame_rate_hz:.10g}"
-        source = f"tcp://127.0.0.1:{_free_port()}"
+        source = f"tcp://127.0.0.1:{free_port()}"
         run = ["run", "--model", str(bundle), "--frame-rate", rate, "--noise-levels", "noise_levels.npy"]
         run += ["--source", f"{source}?type=pull&bind=true", "--sink", processes.sink]
         run += ["--lookahead", ",".join(map(str, lookaheads)), "--json", *run_options]
@@ -130,15 +130,21 @@ def rehearse(
         return received, processes.summary()
 
 
-class _Processes:
-    """The two other processes, and the socket on which results come in."""
+class Processes:
+    """The other processes, and a socket on which results can come in.
+
+    Parameters
+    ----------
+    work : Path
+        Folder in which they run, and for what they print.
+    """
 
     def __init__(self, work: Path) -> None:
         self._work = work
         self._stack = ExitStack()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def __enter__(self) -> _Processes:
+    def __enter__(self) -> Processes:
         import zmq
 
         context = self._stack.enter_context(zmq.Context())
@@ -156,13 +162,13 @@ class _Processes:
         finally:
             self._stack.close()
 
-    def start(self, name: str, arguments: list[str], *, shown: bool) -> None:
-        """Start ``cascade-rt`` with some arguments."""
+    def start(self, name: str, arguments: list[str], *, shown: bool = False, module: str = "cascade_rt") -> None:
+        """Start ``python -m module`` (``cascade-rt``) with some arguments."""
         source = str(Path(__file__).parents[1])
         paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
         with self._file(name, "out").open("wb") as out, self._file(name, "log").open("wb") as log:
             self._running[name] = subprocess.Popen(
-                [sys.executable, "-m", "cascade_rt", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 cwd=self._work,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
                 stdin=subprocess.DEVNULL,
@@ -182,7 +188,7 @@ class _Processes:
 
     def summary(self) -> dict[str, Any]:
         """Wait for the run to end and read its summary."""
-        self._running["run"].wait(timeout=_PATIENCE_S)
+        self._running["run"].wait(timeout=PATIENCE_S)
         self.check()
         told: dict[str, Any] = json.loads(self._file("run", "out").read_text(encoding="utf-8"))
         return told
@@ -191,15 +197,15 @@ class _Processes:
         return self._work / f"{name}.{kind}"
 
 
-def _receive(processes: _Processes, received: Received) -> None:
+def _receive(processes: Processes, received: Received) -> None:
     """Take in results until the stream ends."""
     last = time.monotonic()
     while True:
         if not processes.socket.poll(200):
             if processes.check() and not processes.socket.poll(0):
                 raise CascadeError("the run process ended without closing its stream")
-            if time.monotonic() - last > _PATIENCE_S:
-                raise CascadeError(f"nothing came from the run process for {_PATIENCE_S:g} s")
+            if time.monotonic() - last > PATIENCE_S:
+                raise CascadeError(f"nothing came from the run process for {PATIENCE_S:g} s")
             continue
         parts = processes.socket.recv_multipart()
         last = time.monotonic()
@@ -211,7 +217,8 @@ def _receive(processes: _Processes, received: Received) -> None:
             received.unexpected.append(str(error))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a TCP port of this machine that was free just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -42,6 +42,7 @@ def resident_mb(pid: int) -> float:
     return int(line.split()[1]) / 1024
 
 
+@pytest.mark.timeout(120 + N_MESSAGES // 50)
 @pytest.mark.parametrize("kind", [zmq.PUSH, zmq.XPUB], ids=["push", "pub"])
 def test_a_run_between_fuzzed_messages(bundle, tmp_path, capsys, kind):
     n_good = max(N_MESSAGES // BETWEEN, 100)
