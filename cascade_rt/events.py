@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,6 +65,6 @@ class Event:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; NaN becomes None."""
-        values = asdict(self) | {"data": dict(self.data)}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)} | {"data": dict(self.data)}
         values["value"] = None if self.value != self.value else float(self.value)
         return values

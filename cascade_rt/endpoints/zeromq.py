@@ -51,7 +51,7 @@ POLL_MS = 100
 #: How long a waiting sink goes on waiting for its receiver once the run is to stop (s).
 GIVE_UP_S = 2.0
 
-_TYPES = {"sub": zmq.SUB, "pull": zmq.PULL, "pub": zmq.XPUB, "push": zmq.PUSH}
+_TYPES = {"sub": zmq.SUB, "pull": zmq.PULL, "pub": zmq.XPUB, "push": zmq.PUSH, "rep": zmq.REP}
 
 
 class ZmqSocket:
@@ -64,10 +64,20 @@ class ZmqSocket:
         Time that :meth:`close` gives messages to leave.
     immediate : bool
         A socket that connects queues messages only once its peer is there.
+    max_bytes : int
+        A peer that sends longer messages is cut off.
     """
 
-    def __init__(self, endpoint: ZmqEndpoint, *, linger_ms: int = LINGER_MS, immediate: bool = False) -> None:
+    def __init__(
+        self,
+        endpoint: ZmqEndpoint,
+        *,
+        linger_ms: int = LINGER_MS,
+        immediate: bool = False,
+        max_bytes: int = MAX_PAYLOAD_BYTES,
+    ) -> None:
         self.endpoint = endpoint
+        self._max_bytes = max_bytes
         self._immediate = immediate
         self.address = endpoint.address
         self._linger_ms = linger_ms
@@ -96,7 +106,7 @@ class ZmqSocket:
             socket.set_hwm(self.endpoint.hwm)
             socket.linger = self._linger_ms
             socket.ipv6 = ":" in self.endpoint.host
-            socket.maxmsgsize = MAX_PAYLOAD_BYTES
+            socket.maxmsgsize = self._max_bytes
             socket.immediate = self._immediate
             if self.endpoint.socket_type == "sub":
                 for topic in (TOPIC_DFF, TOPIC_END):

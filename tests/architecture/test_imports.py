@@ -22,7 +22,7 @@ LAYERS = (
     ("numeric core", "_kernels noise baseline resample smoothing threshold gaps discretization simulation"),
     ("models", "graph published bundle catalogue checks live_graph stepper window_stepper engine"),
     ("composition", "stream offline suitability explanations recommendation latency ports receiving runstats publishing runner"),
-    ("edges", "progress codec endpoints registry plots liveview testing benchmarks rehearsal demo health"),
+    ("edges", "progress codec triggers endpoints registry plots liveview testing benchmarks rehearsal rig demo health"),
     ("command line", "commands cli __main__"),
 )
 PLACE = {name: (level, number) for level, (_, names) in enumerate(LAYERS) for number, name in enumerate(names.split())}
