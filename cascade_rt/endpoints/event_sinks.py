@@ -286,9 +286,7 @@ class SerialEventSink(EventSink):
             self._serial = None
 
 
-def make_event_sink(
-    text: str, *, callback: Callable[[Event], object] | None = None, insecure: bool = False
-) -> Any:
+def make_event_sink(text: str, *, callback: Callable[[Event], object] | None = None, insecure: bool = False) -> Any:
     """Make the output that ``text`` describes; nothing is opened before its ``open``.
 
     Parameters
