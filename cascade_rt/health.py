@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 import os
 import platform
+import shutil
 import statistics
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -17,6 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["CHECKS", "Check", "check_all"]
 
 Status = Literal["ok", "look", "failed"]
+
+#: Where Linux tells about itself; tests put another folder here.
+ROOT = Path("/")
+#: Oldest version of ZeroMQ's library with all that is used.
+ZEROMQ = (4, 3)
+#: Memory that should be free (GB), and the share of the cores that other programs may use.
+FREE_GB, OTHERS = 2.0, 0.5
+#: Windows' power plans by the beginning of their identifier.
+POWER_PLANS = {"381b4222": "balanced", "a1841308": "power saver", "8c5e7fda": "high performance"}
 
 #: Packages that a run needs, and those that add something.
 NEEDED = ("numpy", "numba", "onnx", "onnxruntime", "pyzmq", "scipy", "h5py", "pyyaml", "rich", "matplotlib")
@@ -95,6 +108,189 @@ def check_processor() -> Check:
         advice = "this process may not use all cores (container or affinity): a large population may need more"
         return Check(name="processor", status="look", seen=seen, advice=advice, values=values)
     return Check(name="processor", status="ok", seen=seen, values=values)
+
+
+def check_threads() -> Check:
+    """Compare the threads that a run would use with the cores that it may use."""
+    cores = _usable_cores()
+    share = _container_cores()
+    values: dict[str, Any] = {"cores_usable": cores, "container_cores": share}
+    forced = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name in os.environ}
+    values["forced"] = forced
+    seen = f"{cores} cores" + (f", of which the container gets {share:g}" if share is not None else "")
+    many = [f"{name}={text}" for name, text in forced.items() if text.isdigit() and int(text) > cores]
+    if many:
+        advice = (
+            f"{many[0]} is more than there are cores, so that they wait for each other: unset {many[0].split('=')[0]}"
+        )
+        return Check(name="threads", status="look", seen=f"{seen}; {', '.join(many)}", advice=advice, values=values)
+    if share is not None and share < cores:
+        advice = f"threads beyond the container's share are stopped for a while: run … --threads {max(1, int(share))}"
+        return Check(name="threads", status="look", seen=seen, advice=advice, values=values)
+    if cores < 2:
+        advice = "receiving, inference and the acquisition program share one core: use a computer with two or more"
+        return Check(name="threads", status="look", seen=seen, advice=advice, values=values)
+    free = max(1, cores - 1)
+    advice = f"where an acquisition program runs on this computer too, leave it a core: run … --threads {free}"
+    return Check(name="threads", status="ok", seen=seen, advice=advice, values=values)
+
+
+def check_power() -> Check:
+    """Find out whether the processor is slowed down to save power between frames."""
+    if sys.platform == "win32":
+        return _check_power_plan()
+    governors: dict[str, int] = {}
+    for file in (ROOT / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor"):
+        name = _read(file)
+        governors[name] = governors.get(name, 0) + 1
+    values = {"governors": governors}
+    if not governors:
+        return Check(
+            name="power", status="ok", seen="the system does not tell how the clock rate is chosen", values=values
+        )
+    seen = ", ".join(f"{name} ({count} cores)" for name, count in sorted(governors.items()))
+    if set(governors) != {"performance"}:
+        advice = (
+            "the clock rate falls between two frames, and rising again takes time: "
+            "sudo cpupower frequency-set -g performance"
+        )
+        return Check(name="power", status="look", seen=f"clock rate: {seen}", advice=advice, values=values)
+    return Check(name="power", status="ok", seen=f"clock rate: {seen}", values=values)
+
+
+def _check_power_plan() -> Check:
+    tool = shutil.which("powercfg")
+    if tool is None:
+        return Check(name="power", status="ok", seen="the power plan cannot be read (no powercfg)")
+    told = subprocess.run(
+        [tool, "/getactivescheme"], capture_output=True, text=True, errors="replace", check=False
+    ).stdout
+    plan = next((name for key, name in POWER_PLANS.items() if key in told.lower()), "")
+    seen = f"power plan: {plan or ' '.join(told.split()) or 'unknown'}"
+    if plan in ("balanced", "power saver"):
+        advice = "the processor slows down between two frames: powercfg /setactive SCHEME_MIN (high performance)"
+        return Check(name="power", status="look", seen=seen, advice=advice, values={"plan": plan})
+    return Check(name="power", status="ok", seen=seen, values={"plan": plan})
+
+
+def check_messages() -> Check:
+    """Look at the ZeroMQ library: version, encryption, and how much it holds for a slow receiver."""
+    import zmq
+
+    from .endpoints import ZmqEndpoint
+
+    hwm = ZmqEndpoint.hwm
+    encrypted = bool(zmq.has("curve"))
+    values = {"zeromq": zmq.zmq_version(), "pyzmq": zmq.pyzmq_version(), "curve": encrypted, "hwm": hwm}
+    seen = (
+        f"ZeroMQ {zmq.zmq_version()}, pyzmq {zmq.pyzmq_version()}, {'with' if encrypted else 'without'} encryption; "
+        f"holds {hwm} messages for each receiver ({hwm / 30:.0f} s at 30 Hz; more with ?hwm=N)"
+    )
+    if zmq.zmq_version_info()[:2] < ZEROMQ:
+        advice = "this ZeroMQ is old: pip install --upgrade pyzmq"
+        return Check(name="messages", status="look", seen=seen, advice=advice, values=values)
+    if not encrypted:
+        advice = "connections to other computers cannot be encrypted: pip install --force-reinstall pyzmq"
+        return Check(name="messages", status="look", seen=seen, advice=advice, values=values)
+    return Check(name="messages", status="ok", seen=seen, values=values)
+
+
+def check_clock() -> Check:
+    """Look at where Linux takes the time from: some sources take microseconds to read."""
+    source = _read(ROOT / "sys/devices/system/clocksource/clocksource0/current_clocksource")
+    values = {"clocksource": source}
+    if source in ("hpet", "acpi_pm", "jiffies"):
+        advice = (
+            f"reading the time from {source} is slow; see what else there is with cat "
+            "/sys/devices/system/clocksource/clocksource0/available_clocksource, and boot with clocksource=tsc"
+        )
+        return Check(name="clock", status="look", seen=f"time comes from {source}", advice=advice, values=values)
+    seen = f"time comes from {source}" if source else "the system's own"
+    return Check(name="clock", status="ok", seen=seen, values=values)
+
+
+def check_memory() -> Check:
+    """Look at the free memory."""
+    lines = dict(line.split(":", 1) for line in _read(ROOT / "proc/meminfo").splitlines() if ":" in line)
+    if "MemAvailable" not in lines:
+        return Check(name="memory", status="ok", seen="the system does not tell how much is free")
+    total, free, swap, swap_free = (
+        int(lines.get(name, "0 kB").split()[0]) / 1024**2
+        for name in ("MemTotal", "MemAvailable", "SwapTotal", "SwapFree")
+    )
+    values = {"total_gb": round(total, 2), "free_gb": round(free, 2), "swap_used_gb": round(swap - swap_free, 2)}
+    seen = f"{free:.1f} of {total:.1f} GB free"
+    if free < FREE_GB:
+        advice = (
+            "what does not fit is swapped to disk, and frames wait for it: close programs "
+            "(ps aux --sort=-rss | head shows the largest)"
+        )
+        return Check(name="memory", status="look", seen=seen, advice=advice, values=values)
+    return Check(name="memory", status="ok", seen=seen, values=values)
+
+
+def check_load() -> Check:
+    """Find out what other programs do with the processor."""
+    if not hasattr(os, "getloadavg"):
+        return Check(name="other programs", status="ok", seen="the system does not tell the load")
+    load, cores = os.getloadavg()[0], _usable_cores()
+    busy = _busiest()
+    values = {"load": round(load, 2), "cores_usable": cores, "busiest": busy}
+    seen = f"load {load:.1f} on {cores} cores"
+    if busy:
+        seen += "; busiest: " + ", ".join(f"{name} ({share:.0f} % of a core)" for name, share in busy)
+    if load > OTHERS * cores:
+        advice = (
+            "other programs compete with the run: close them, or give them what is left with "
+            "renice -n 10 -p PID (ps aux --sort=-%cpu | head shows them)"
+        )
+        return Check(name="other programs", status="look", seen=seen, advice=advice, values=values)
+    return Check(name="other programs", status="ok", seen=seen, values=values)
+
+
+def _busiest(interval_s: float = 0.3, count: int = 3) -> list[tuple[str, float]]:
+    """Return the programs that used most of the processor just now, with their share of a core (%)."""
+    before = _processor_times()
+    if not before:
+        return []
+    started = time.perf_counter()
+    time.sleep(interval_s)
+    ticks = (time.perf_counter() - started) * os.sysconf("SC_CLK_TCK")
+    used = [
+        (name, round(100 * (now - before[pid][1]) / ticks, 1))
+        for pid, (name, now) in _processor_times().items()
+        if pid in before and pid != os.getpid()
+    ]
+    return sorted((entry for entry in used if entry[1] >= 10), key=lambda entry: -entry[1])[:count]
+
+
+def _processor_times() -> dict[int, tuple[str, int]]:
+    times = {}
+    for folder in (ROOT / "proc").glob("[0-9]*"):
+        # The name stands in brackets and may hold anything; times are the 14th and 15th field.
+        head, _, rest = _read(folder / "stat").rpartition(")")
+        fields = rest.split()
+        if len(fields) > 12:
+            times[int(folder.name)] = head.partition("(")[2], int(fields[11]) + int(fields[12])
+    return times
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _container_cores() -> float | None:
+    """Return the share that a container gets (cgroup v2), in cores."""
+    quota, _, period = _read(ROOT / "sys/fs/cgroup/cpu.max").partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() and int(period) else None
+
+
+def _read(path: Path) -> str:
+    """Return what a file of the system says; "" if it is not there."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def check_models() -> Check:
@@ -252,9 +448,15 @@ def _live_and_offline(dff: Any, model: Any, rate: float, nu: Any) -> tuple[Any, 
 CHECKS: tuple[Callable[[], Check], ...] = (
     check_packages,
     check_processor,
+    check_threads,
+    check_power,
+    check_memory,
+    check_load,
     check_models,
     check_device,
+    check_clock,
     check_timer,
+    check_messages,
     check_loopback,
     check_self,
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -90,3 +93,138 @@ def test_without_models_nothing_works(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "list_models", list)
     assert health.check_models().status == "failed"
     assert health.check_device().seen == "not tried, there is no model"
+
+
+# ------------------------------------------------------------------------------------------------- the machine
+
+
+@pytest.fixture
+def linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in place of /, in which tests write what Linux would tell."""
+    monkeypatch.setattr(health, "ROOT", tmp_path)
+    monkeypatch.setattr(health.sys, "platform", "linux")
+    monkeypatch.setattr(health, "_usable_cores", lambda: 4)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def tell(root: Path, path: str, text: str) -> None:
+    (root / path).parent.mkdir(parents=True, exist_ok=True)
+    (root / path).write_text(text, encoding="utf-8")
+
+
+def test_a_system_that_tells_nothing_is_no_fault(linux: Path) -> None:
+    for check in (health.check_threads(), health.check_power(), health.check_memory(), health.check_clock()):
+        assert check.status == "ok", check
+        assert check.seen
+
+
+@pytest.mark.parametrize(
+    ("governors", "status"),
+    [(["performance"] * 4, "ok"), (["powersave"] * 4, "look"), (["performance", "schedutil"], "look")],
+)
+def test_a_processor_that_saves_power(linux: Path, governors: list[str], status: str) -> None:
+    for number, name in enumerate(governors):
+        tell(linux, f"sys/devices/system/cpu/cpu{number}/cpufreq/scaling_governor", name + "\n")
+    check = health.check_power()
+    assert check.status == status
+    assert ("cpupower frequency-set -g performance" in check.advice) == (status == "look")
+    assert sum(check.values["governors"].values()) == len(governors)
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "seen"),
+    [
+        ("Power Scheme GUID: 381b4222-f694-41f0-9685-ff5bb260df2e  (Balanced)", "look", "balanced"),
+        ("GUID: A1841308-3541-4FAB-BC81-F71556F20B4A", "look", "power saver"),
+        ("GUID: 8c5e7fda-e8bf-4a96-9a85-a6e23a8c635c", "ok", "high performance"),
+        ("GUID: 00000000-0000  (Mine)", "ok", "Mine"),
+    ],
+)
+def test_the_power_plan_of_windows(monkeypatch: pytest.MonkeyPatch, told: str, status: str, seen: str) -> None:
+    monkeypatch.setattr(health.sys, "platform", "win32")
+    monkeypatch.setattr(health.shutil, "which", lambda name: sys.executable)
+    run = health.subprocess.run
+    monkeypatch.setattr(
+        health.subprocess, "run", lambda command, **how: run([command[0], "-c", f"print({told!r})"], **how)
+    )
+    check = health.check_power()
+    assert check.status == status
+    assert seen in check.seen
+    assert ("powercfg /setactive" in check.advice) == (status == "look")
+    monkeypatch.setattr(health.shutil, "which", lambda name: None)
+    assert health.check_power().status == "ok"
+
+
+def test_threads_and_cores(linux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "--threads 3" in health.check_threads().advice
+    tell(linux, "sys/fs/cgroup/cpu.max", "150000 100000")
+    check = health.check_threads()
+    assert check.status == "look"
+    assert "--threads 1" in check.advice
+    tell(linux, "sys/fs/cgroup/cpu.max", "max 100000")
+    assert health.check_threads().status == "ok"
+    monkeypatch.setenv("OMP_NUM_THREADS", "16")
+    assert "unset OMP_NUM_THREADS" in health.check_threads().advice
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(health, "_usable_cores", lambda: 1)
+    assert health.check_threads().status == "look"
+
+
+@pytest.mark.parametrize(("free_kb", "status"), [(8_000_000, "ok"), (1_000_000, "look")])
+def test_memory(linux: Path, free_kb: int, status: str) -> None:
+    tell(linux, "proc/meminfo", f"MemTotal: 16000000 kB\nMemFree: 5 kB\nMemAvailable: {free_kb} kB\n")
+    check = health.check_memory()
+    assert check.status == status
+    assert check.values["free_gb"] == pytest.approx(free_kb / 1024**2, abs=0.01)
+    assert ("ps aux" in check.advice) == (status == "look")
+
+
+@pytest.mark.parametrize(("source", "status"), [("tsc", "ok"), ("hpet", "look"), ("acpi_pm", "look")])
+def test_the_clock(linux: Path, source: str, status: str) -> None:
+    tell(linux, "sys/devices/system/clocksource/clocksource0/current_clocksource", source)
+    check = health.check_clock()
+    assert check.status == status
+    assert source in check.seen
+
+
+def test_other_programs(linux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = [0]
+
+    def sleep(seconds: float) -> None:
+        spent[0] += 25
+        tell(linux, "proc/17/stat", f"17 (a (b) c) R 1 1 1 0 -1 0 0 0 0 0 {100 + spent[0]} 7 0 0 20 0")
+
+    tell(linux, "proc/17/stat", "17 (a (b) c) R 1 1 1 0 -1 0 0 0 0 0 100 7 0 0 20 0")
+    tell(linux, "proc/18/stat", "18 (idle) S 1 1 1 0 -1 0 0 0 0 0 100 7 0 0 20 0")
+    now = iter([0.0, 0.5])
+    monkeypatch.setattr(health.os, "getloadavg", lambda: (3.0, 1.0, 1.0), raising=False)
+    monkeypatch.setattr(health.os, "sysconf", lambda name: 100, raising=False)
+    monkeypatch.setattr(health.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(health.time, "sleep", sleep)
+    check = health.check_load()
+    assert check.status == "look"
+    assert check.values["busiest"] == [("a (b) c", 50.0)]
+    assert "renice" in check.advice
+
+
+def test_an_old_zeromq(monkeypatch: pytest.MonkeyPatch) -> None:
+    import zmq
+
+    assert health.check_messages().values["hwm"] == 1000
+    monkeypatch.setattr(zmq, "zmq_version_info", lambda: (4, 1, 4))
+    assert "pip install --upgrade pyzmq" in health.check_messages().advice
+    monkeypatch.setattr(zmq, "zmq_version_info", lambda: (4, 3, 5))
+    monkeypatch.setattr(zmq, "has", lambda what: False)
+    check = health.check_messages()
+    assert check.status == "look"
+    assert "encrypted" in check.advice
+
+
+def test_every_check_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = [
+        check for check in health.CHECKS if check not in (health.check_self, health.check_models, health.check_device)
+    ]
+    names = [check().name for check in quick]
+    assert len(set(names)) == len(names)
