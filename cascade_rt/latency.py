@@ -79,6 +79,24 @@ class LatencyHistogram:
         number = int(np.searchsorted(np.cumsum(self._counts), rank))
         return min(_LOWEST_S * math.exp((number - 0.5) * _WIDTH) if number else _LOWEST_S, self.max_s)
 
+    def counts(self, edges_s: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Count the durations between edges, to within one per cent of them.
+
+        Parameters
+        ----------
+        edges_s : ndarray, (n,)
+            Ascending (s).
+
+        Returns
+        -------
+        ndarray, (n + 1,)
+            The first is what lies below the lowest edge, the last what lies above the highest.
+        """
+        bins = np.array([_bin(float(edge)) for edge in edges_s])
+        before = np.concatenate([[0], np.cumsum(self._counts)])
+        counts: NDArray[np.int64] = np.diff(before[np.concatenate([[0], bins, [_N_BINS]])])
+        return counts
+
     @property
     def mean_s(self) -> float:
         """Mean duration (s); NaN without any."""
