@@ -78,27 +78,27 @@ def measure(args: Any, n_neurons: int, seconds: float, *, page: bool) -> dict[st
         f"import sys; sys.path.insert(0, {str(ROOT / 'bench')!r}); import bench_monitor as b; "
         f"b.child({n_neurons}, {seconds}, page={page}, threads={args.threads or 0}, priority={args.priority})"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout is not None
+    sys.path.insert(0, str(ROOT / "tests"))
+    from browser import Browser, find_browser
+
     with ExitStack() as stack:
+        # the browser starts before the run: what its start takes from the processor is not what the page costs
+        shown = stack.enter_context(Browser()) if page and find_browser() is not None else None
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
         stack.callback(process.kill)
+        assert process.stdout is not None
         browser: dict[str, Any] = {}
         if page:
             url = json.loads(process.stdout.readline())["url"]
-            sys.path.insert(0, str(ROOT / "tests"))
-            from browser import Browser, find_browser
-
-            if find_browser() is None:
-                thread = threading.Thread(target=read_all, args=(url,), daemon=True)
-                thread.start()
+            if shown is None:
+                threading.Thread(target=read_all, args=(url,), daemon=True).start()
                 browser = {"browser": "a program that reads all updates"}
             else:
-                shown = stack.enter_context(Browser())
                 shown.open(url)
                 shown.wait_for("window.__stats && window.__stats.updates > 20")
                 shown.evaluate(f"new Promise((done) => setTimeout(done, {1000 * max(1.0, seconds - 8)}))")
