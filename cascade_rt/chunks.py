@@ -55,6 +55,8 @@ class FrameChunk:
         Name that the source gave the recording.
     frame_rate_hz : float or None
         As the source declared it.
+    ids : tuple of int and str, or None
+        Names of the rows, if the source tells them: rows may then come and go.
     """
 
     frames: NDArray[np.float32]
@@ -63,6 +65,7 @@ class FrameChunk:
     t_recv: float | None = None
     stream: str = ""
     frame_rate_hz: float | None = None
+    ids: tuple[int | str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 2 or self.frames.dtype != np.float32:
@@ -71,6 +74,8 @@ class FrameChunk:
             )
         if self.first_frame < 0:
             raise InputError(f"first_frame is {self.first_frame}: expected >= 0")
+        if self.ids is not None and len(self.ids) != len(self.frames):
+            raise InputError(f"{len(self.ids)} ids for {len(self.frames)} neurons: expected one for each")
 
     @property
     def n_neurons(self) -> int:
@@ -104,6 +109,8 @@ class SpikeChunk:
         For the longer look-aheads of the stream, the frames that now have that many frames after them.
     t_source, t_recv, t_emit : float or None
         Times (s) of the newest input frame: the source's, and monotonic when received and emitted.
+    ids : tuple of int and str, or None
+        Names of the first rows, told where rows can change: now and then, and after each change.
     """
 
     spike_prob: NDArray[np.float32]
@@ -117,6 +124,7 @@ class SpikeChunk:
     t_source: float | None = None
     t_recv: float | None = None
     t_emit: float | None = None
+    ids: tuple[int | str, ...] | None = None
 
     @property
     def n_neurons(self) -> int:

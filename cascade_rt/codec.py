@@ -33,6 +33,8 @@ from .chunks import Alignment, FrameChunk, SpikeChunk
 from .errors import InputError, WireError
 from .events import Event
 from .ports import EndOfStream
+from .rows import check_ids
+from .wirevalues import is_index, is_number, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +72,6 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_PAYLOAD_BYTES = 256 * 1024 * 1024
 MAX_NEURONS = 1_000_000
 MAX_FRAMES = 1_000_000
-MAX_INDEX = 2**53 - 1
 MAX_NAME = 256
 _ITEMSIZE = {"<f4": 4, "<f8": 8}
 
@@ -101,7 +102,7 @@ def encode_frames(chunk: FrameChunk, *, dtype: str = "<f4") -> list[bytes]:
     """
     if dtype not in _ITEMSIZE:
         raise InputError(f"dtype={dtype!r}: expected '<f4' or '<f8'")
-    header = _common_header(chunk.stream, chunk.first_frame, chunk.frames.shape, dtype, chunk.frame_rate_hz)
+    header = _common_header(chunk, chunk.stream, chunk.frames.shape, dtype, chunk.frame_rate_hz)
     header["t"] = chunk.t_source
     return [TOPIC_DFF, _dump(header), chunk.frames.astype(dtype).tobytes("C")]
 
@@ -121,7 +122,7 @@ def encode_spikes(chunk: SpikeChunk, *, stream: str = "", frame_rate_hz: float |
     list of bytes
         Topic, header, payload and, where validity is not told by NaN alone, packed bits.
     """
-    header = _common_header(stream, chunk.first_frame, chunk.spike_prob.shape, "<f4", frame_rate_hz)
+    header = _common_header(chunk, stream, chunk.spike_prob.shape, "<f4", frame_rate_hz)
     by_nan = bool(np.array_equal(chunk.valid, ~np.isnan(chunk.spike_prob)))
     header.update(
         t=chunk.t_source,
@@ -172,17 +173,19 @@ def encode_raw(frames: NDArray[np.floating]) -> list[bytes]:
 
 
 def _common_header(
-    stream: str, first_frame: int, shape: tuple[int, ...], dtype: str, frame_rate_hz: float | None
+    chunk: FrameChunk | SpikeChunk, stream: str, shape: tuple[int, ...], dtype: str, frame_rate_hz: float | None
 ) -> dict[str, Any]:
     if 0 in shape:
         raise InputError(f"there is no message for an empty array of shape {shape}")
+    ids = {} if chunk.ids is None else {"ids": list(chunk.ids)}
     return {
         "v": VERSION,
         "stream": stream,
-        "frame": int(first_frame),
+        "frame": int(chunk.first_frame),
         "shape": [int(n) for n in shape],
         "dtype": dtype,
         "rate": None if frame_rate_hz is None else float(frame_rate_hz),
+        **ids,
     }
 
 
@@ -238,6 +241,7 @@ def decode_frames(parts: Sequence[Part], *, t_recv: float | None = None) -> Fram
         t_recv=t_recv,
         stream=header["stream"],
         frame_rate_hz=header["rate"],
+        ids=_ids(header),
     )
 
 
@@ -251,16 +255,16 @@ def decode_spikes(parts: Sequence[Part]) -> SpikeChunk:
     header = read_header(parts, TOPIC_SPIKES, n_parts=(3, 4))
     prob = _array(header, parts[2])
     lookahead: Any = header.get("lookahead")
-    if not _is_index(lookahead):
-        raise WireError("lookahead", f"lookahead {_short(lookahead)}: expected an integer >= 0")
+    if not is_index(lookahead):
+        raise WireError("lookahead", f"lookahead {short(lookahead)}: expected an integer >= 0")
     model, alignment = header.get("model", ""), header.get("alignment", "target")
     if not isinstance(model, str):
-        raise WireError("model", f"model {_short(model)}: expected a name")
+        raise WireError("model", f"model {short(model)}: expected a name")
     if alignment not in get_args(Alignment):
-        raise WireError("alignment", f"alignment {_short(alignment)}: expected 'target' or 'cascade'")
+        raise WireError("alignment", f"alignment {short(alignment)}: expected 'target' or 'cascade'")
     provisional = header.get("provisional", False)
     if not isinstance(provisional, bool):
-        raise WireError("header", f"provisional {_short(provisional)}: expected true or false")
+        raise WireError("header", f"provisional {short(provisional)}: expected true or false")
     return SpikeChunk(
         spike_prob=prob,
         first_frame=header["frame"],
@@ -272,6 +276,7 @@ def decode_spikes(parts: Sequence[Part]) -> SpikeChunk:
         t_source=_time(header, "t"),
         t_recv=_time(header, "t_recv"),
         t_emit=_time(header, "t_emit"),
+        ids=_ids(header, fewer=True),
     )
 
 
@@ -287,12 +292,12 @@ def decode_event(parts: Sequence[Part]) -> Event:
     header = _load(parts[1])
     _check_version(header)
     numbers = {name: header.get(name, 0) for name in ("number", "frame", "newest_frame", "lookahead")}
-    wrong = next((name for name, value in numbers.items() if not _is_index(value)), None)
+    wrong = next((name for name, value in numbers.items() if not is_index(value)), None)
     if wrong is not None:
-        raise WireError("header", f"{wrong} {_short(numbers[wrong])}: expected an integer from 0 to 2**53 - 1")
+        raise WireError("header", f"{wrong} {short(numbers[wrong])}: expected an integer from 0 to 2**53 - 1")
     value, data = header.get("value"), header.get("data", {})
     if not isinstance(data, dict) or isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
-        raise WireError("header", f"value {_short(value)}, data {_short(data)}: expected a number and an object")
+        raise WireError("header", f"value {short(value)}, data {short(data)}: expected a number and an object")
     try:
         return Event(
             rule=header.get("rule", ""),
@@ -322,8 +327,8 @@ def decode_end(parts: Sequence[Part]) -> EndOfStream:
     header = _load(parts[1])
     _check_version(header)
     frame = header.get("frame")
-    if frame is not None and not _is_index(frame):
-        raise WireError("frame", f"frame {_short(frame)}: expected an integer from 0 to 2**53 - 1")
+    if frame is not None and not is_index(frame):
+        raise WireError("frame", f"frame {short(frame)}: expected an integer from 0 to 2**53 - 1")
     return EndOfStream(stream=_name(header), next_frame=frame)
 
 
@@ -383,37 +388,37 @@ def read_header(parts: Sequence[Part], topic: bytes, *, n_parts: Sequence[int] =
     header = _load(parts[1])
     _check_version(header)
     header["stream"] = _name(header)
-    if not _is_index(header.get("frame")):
-        raise WireError("frame", f"frame {_short(header.get('frame'))}: expected an integer from 0 to 2**53 - 1")
+    if not is_index(header.get("frame")):
+        raise WireError("frame", f"frame {short(header.get('frame'))}: expected an integer from 0 to 2**53 - 1")
     shape = header.get("shape")
-    if not (isinstance(shape, list) and len(shape) == 2 and all(_is_index(n) and n > 0 for n in shape)):
-        raise WireError("shape", f"shape {_short(shape)}: expected [n_neurons, n_frames], integers >= 1")
+    if not (isinstance(shape, list) and len(shape) == 2 and all(is_index(n) and n > 0 for n in shape)):
+        raise WireError("shape", f"shape {short(shape)}: expected [n_neurons, n_frames], integers >= 1")
     if shape[0] > MAX_NEURONS or shape[1] > MAX_FRAMES:
         raise WireError("shape", f"shape {shape}: expected at most {MAX_NEURONS} neurons and {MAX_FRAMES} frames")
     dtype = header.get("dtype")
     if not isinstance(dtype, str) or dtype not in _ITEMSIZE:
-        raise WireError("dtype", f"dtype {_short(dtype)}: expected '<f4' or '<f8'")
+        raise WireError("dtype", f"dtype {short(dtype)}: expected '<f4' or '<f8'")
     expected = shape[0] * shape[1] * _ITEMSIZE[dtype]
     if expected > MAX_PAYLOAD_BYTES:
         raise WireError("shape", f"shape {shape}: {expected} bytes are more than {MAX_PAYLOAD_BYTES}")
     if len(parts[2]) != expected:
         raise WireError("payload", f"payload of {len(parts[2])} bytes: shape {shape} of {dtype} takes {expected}")
     rate = header.get("rate")
-    if rate is not None and (not _is_number(rate) or rate <= 0):
-        raise WireError("rate", f"rate {_short(rate)}: expected a positive number of frames per second, or null")
+    if rate is not None and (not is_number(rate) or rate <= 0):
+        raise WireError("rate", f"rate {short(rate)}: expected a positive number of frames per second, or null")
     header["rate"] = None if rate is None else float(rate)
     return header
 
 
 def _check_topic(part: Part, expected: bytes) -> None:
     if part != expected:
-        raise WireError("topic", f"topic {_short(bytes(part[:99]))}: expected {expected!r}")
+        raise WireError("topic", f"topic {short(bytes(part[:99]))}: expected {expected!r}")
 
 
 def _check_version(header: dict[str, Any]) -> None:
     version = header.get("v")
     if isinstance(version, bool) or version != VERSION:
-        raise WireError("version", f"version {_short(version)}: expected {VERSION}")
+        raise WireError("version", f"version {short(version)}: expected {VERSION}")
 
 
 def _load(part: Part) -> dict[str, Any]:
@@ -424,7 +429,7 @@ def _load(part: Part) -> dict[str, Any]:
     except RecursionError as error:
         raise WireError("header", "header is nested too deeply: expected one flat JSON object") from error
     except ValueError as error:  # not UTF-8, not JSON, NaN or Infinity, or an integer of thousands of digits
-        raise WireError("header", f"header {_short(bytes(part[:99]))} is not JSON: {_short(error, 99)}") from error
+        raise WireError("header", f"header {short(bytes(part[:99]))} is not JSON: {short(error, 99)}") from error
     if not isinstance(header, dict):
         raise WireError("header", f"header is a JSON {type(header).__name__}: expected an object")
     return header
@@ -437,7 +442,7 @@ def _no_constant(name: str) -> NoReturn:
 def _name(header: dict[str, Any]) -> str:
     name = header.get("stream", "")
     if not isinstance(name, str) or len(name) > MAX_NAME or not name.isprintable():
-        raise WireError("stream", f"stream {_short(name)}: expected a printable name of at most {MAX_NAME} characters")
+        raise WireError("stream", f"stream {short(name)}: expected a printable name of at most {MAX_NAME} characters")
     return name
 
 
@@ -445,9 +450,18 @@ def _time(header: dict[str, Any], key: str) -> float | None:
     value = header.get(key)
     if value is None:
         return None
-    if not _is_number(value):
-        raise WireError("time", f"{key} {_short(value)}: expected seconds or null")
+    if not is_number(value):
+        raise WireError("time", f"{key} {short(value)}: expected seconds or null")
     return float(value)
+
+
+def _ids(header: dict[str, Any], *, fewer: bool = False) -> tuple[int | str, ...] | None:
+    if header.get("ids") is None:
+        return None
+    try:
+        return check_ids(header["ids"], header["shape"][0], fewer=fewer)
+    except InputError as error:
+        raise WireError("ids", str(error)) from error
 
 
 def _array(header: dict[str, Any], payload: Part) -> NDArray[np.float32]:
@@ -465,29 +479,8 @@ def _validity(kind: Any, prob: NDArray[np.float32], parts: Sequence[Part]) -> ND
     if kind != "bits" or len(parts) != 4 or len(parts[3]) != expected:
         raise WireError(
             "valid",
-            f"valid {_short(kind)} with {len(parts)} parts: expected 'finite' and 3 parts, or 'bits' and a fourth "
+            f"valid {short(kind)} with {len(parts)} parts: expected 'finite' and 3 parts, or 'bits' and a fourth "
             f"part of {expected} bytes",
         )
     bits = np.unpackbits(np.frombuffer(parts[3], np.uint8), count=prob.size)
     return bits.astype(bool).reshape(prob.shape)
-
-
-def _is_index(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_INDEX
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond float
-        return False
-
-
-def _short(value: Any, limit: int = 60) -> str:
-    try:
-        text = repr(value) if not isinstance(value, Exception) else str(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, or deep nesting
-        text = type(value).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -12,6 +12,8 @@ from .errors import InputError, StreamError
 from .smoothing import noise_floor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 __all__ = ["ThresholdStream", "apply_threshold"]
@@ -108,6 +110,12 @@ class ThresholdStream:
         """Forget all frames."""
         self._recent = np.empty((self._n_neurons, 0), np.float32)
         self._waiting = 0
+
+    def take_over(self, streams: Sequence[ThresholdStream]) -> None:
+        """Go on where others are, which are at the same frame, with the neurons of all of them."""
+        size = min(stream._recent.shape[1] for stream in streams)
+        self._recent = np.concatenate([stream._recent[:, stream._recent.shape[1] - size :] for stream in streams])
+        self._waiting = streams[0]._waiting
 
     def push(self, prob: Any) -> NDArray[np.float32]:
         """Take in the next frames.

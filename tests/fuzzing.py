@@ -14,7 +14,7 @@ HUGE = (2**31, 2**53, 2**63 - 1, 2**63, 2**64, 10**18, 10**400)
 #: What stands in a header in place of something sensible.
 WRONG = (
     None, True, False, -1, 0, 1.5, 1e308, -1e308, 5e-324, "", "x", "<f4", "\x00", "\u2028", [], {}, [[]], [1], [[1, 2]],
-    {"v": 1}, *HUGE, *(-value for value in HUGE),
+    {"v": 1}, list(range(6)), ["a"] * 6, [*"abcdef"], [True, 1, 2, 3, 4, 5], *HUGE, *(-value for value in HUGE),
 )  # fmt: skip
 DTYPES = (">f4", "<f2", "<f16", "<c8", "O", "|O", "<U4", "V8", "f4", "<M8[ns]", "<i4", "<f4,<f4", "(2,2)<f4", "<f4 ")
 SHAPES = (
@@ -145,4 +145,4 @@ def verdict(parts: list[bytes], *, n_neurons: int = 6, stream: str = "test", rat
         return "stream"
     if item.frame_rate_hz is not None and abs(item.frame_rate_hz / rate - 1) > 0.01:
         return "rate"
-    return ""
+    return "" if item.ids is None else "ids"

@@ -45,7 +45,6 @@ def test_every_entry_that_is_sent_is_documented():
     ):
         for entry in codec.read_header(parts, topic, n_parts=(n_parts,)):
             assert f"`{entry}`" in DOCUMENT, entry
-            assert f"``{entry}``" in codec.__doc__, entry
         assert f"`{topic.decode()}`" in DOCUMENT
 
 

@@ -348,3 +348,63 @@ def test_a_run_killed_at_any_moment(bundle, model, tmp_path, seed):
     assert summary["frames"]["before_start"] == begin
     follows_undisturbed(bench, dff, model, begin + model.spec.windowsize)
     np.testing.assert_array_equal(read_recording(tmp_path / "second").dff, dff[:, begin:])
+
+
+# ------------------------------------------------------------------------------------------------------- neurons
+
+
+def with_ids(dff, first_frame, ids):
+    return FrameChunk(frames=dff, first_frame=first_frame, stream="test", frame_rate_hz=30.0, ids=tuple(ids))
+
+
+def test_neurons_that_join_and_leave(bundle, model, tmp_path):
+    """Rows are told apart by ids: nobody else notices, and who joins is measured on its own."""
+    n_frames, joined_at, left, back = 420, 60, 200, 230
+    dff = recording(N_NEURONS + 2, n_frames)
+    names = [f"n{row}" for row in range(N_NEURONS)]
+    more = ["--max-neurons", N_NEURONS + 1]  # noise levels of the first are given; others calibrate for 60 s
+    order = np.random.default_rng(0)
+    with Bench() as bench, run(bundle, bench.endpoints, tmp_path, *more, "--sink", "out.npz") as command:
+        for frame in range(n_frames):
+            present = [*range(N_NEURONS)]
+            if left <= frame < back:
+                present.remove(1)
+            if frame >= joined_at:
+                present.append(N_NEURONS)
+            if frame >= 300:  # there is no row for this one
+                present.append(N_NEURONS + 1)
+            if frame % 50 == 49:
+                order.shuffle(present)
+            ids = [*names, "new", 8]
+            bench.send_parts(
+                codec.encode_frames(with_ids(dff[present, frame : frame + 1], frame, [ids[row] for row in present]))
+            )
+            if frame == 100:  # a message from which nobody can tell whose its values are
+                bench.send(dff[:N_NEURONS, :1], first_frame=101)
+        bench.send_end(n_frames)
+        bench.receive()
+        summary = command.summary()
+    accounted(summary, n_frames)
+    assert summary["frames"]["lost"] == 0
+    assert summary["messages"]["rejected"] == {"ids": 1}
+    assert summary["rows"] == {
+        "ids": [*names, "new"], "at_start": N_NEURONS, "capacity": N_NEURONS + 1, "joined": 1, "without_row": 1,
+    }  # fmt: skip
+    assert "--max-neurons" in command.stderr
+    assert {chunk.ids for chunk in bench.results[LOOKAHEAD]} == {None, tuple(names), (*names, "new")}
+    values, valid = by_frame(bench, n_frames)
+    expected = undisturbed(dff[:N_NEURONS], model)
+    stayed = [0, *range(2, N_NEURONS)]
+    same(values[stayed], expected[stayed])
+    np.testing.assert_array_equal(valid[stayed], ~np.isnan(expected[stayed]))
+    window = model.spec.windowsize
+    away = slice(left - LOOKAHEAD, back + window - 1 - LOOKAHEAD)
+    assert np.isnan(values[1, away]).all()
+    same(values[1, : away.start], expected[1, : away.start])
+    same(values[1, away.stop :], expected[1, away.stop :])
+    assert np.isnan(values[N_NEURONS, :joined_at]).all()
+    # Its first estimate of the noise level is made when a window is full.
+    assert np.isfinite(values[N_NEURONS, joined_at + window + 5 : n_frames - LOOKAHEAD]).all()
+    assert not valid[N_NEURONS].any(), "its calibration takes 60 s"
+    with np.load(tmp_path / "out.npz") as stored:
+        same(stored["spike_prob"], values)

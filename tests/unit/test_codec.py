@@ -123,6 +123,19 @@ def test_the_decoded_array_is_never_written_to():
     assert not codec.decode_message(parts).frames.flags.writeable
 
 
+def test_ids_name_the_rows():
+    chunk = FrameChunk(frames=np.ones((3, 2), np.float32), first_frame=0, ids=(5, "5", "näme"))
+    assert codec.decode_frames(codec.encode_frames(chunk)).ids == (5, "5", "näme")
+    prob = np.ones((3, 1), np.float32)
+    result = SpikeChunk(spike_prob=prob, first_frame=0, valid=prob > 0, lookahead_frames=2, ids=("a", 7))
+    assert codec.decode_spikes(codec.encode_spikes(result)).ids == ("a", 7), "rows beyond are free"
+    for ids in ([1], [1, 1], [1, True], [1, 2.0], [1, ""], [1, "x" * 65], [1, [2]], {"1": 2}, "ab", 5, [1, 2, 3]):
+        assert reason_of(frames_message(ids=ids)) == "ids"
+    assert codec.decode_message(frames_message(ids=None)).ids is None
+    with pytest.raises(InputError, match="2 ids for 3 neurons"):
+        FrameChunk(frames=np.ones((3, 2), np.float32), first_frame=0, ids=(1, 2))
+
+
 @pytest.mark.parametrize("next_frame", [None, 0, 12])
 def test_end(next_frame):
     assert codec.decode_message(codec.encode_end("s", next_frame)) == EndOfStream(stream="s", next_frame=next_frame)
