@@ -37,6 +37,7 @@ def picture(loop: Loop) -> bytes:
     """Draw how the latencies are distributed and how they went over time, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     deadline = 1000 / loop.summary["frame_rate_hz"]
     curves = {
@@ -63,7 +64,7 @@ def picture(loop: Loop) -> bytes:
     above.set_xlabel("latency (ms)")
     above.set_ylabel("how often")
     if every.size:
-        above.legend(loc="upper left", frameon=False, fontsize=9)
+        above.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=9)
     seconds = np.arange(len(loop.sent)) / loop.summary["frame_rate_hz"]
     below.plot(
         seconds, curves["frame sent → result received"][0], color="#0072b2", linewidth=0, marker=".", markersize=2
@@ -74,6 +75,10 @@ def picture(loop: Loop) -> bytes:
     below.set_ylabel("sent → result (ms)")
     for axes in (above, below):
         axes.spines[["top", "right"]].set_visible(False)
+    for axis in (above.xaxis, above.yaxis, below.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130)
     return file.getvalue()
