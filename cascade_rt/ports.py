@@ -98,8 +98,12 @@ class Source(Protocol):
 class Sink(Protocol):
     """Takes results. Used by one thread, in the order open, start, send …, finish, close.
 
-    A sink that has a method ``send_event(event)`` gets the events of the run too; one with ``keep_frames(piece)`` the
-    frames that were received.
+    A sink may have more methods than these, and is then called with more: ``send_event(event)`` for the events of the
+    run, ``keep_frames(piece)`` for the frames that were received, and, to keep all that decides about the results:
+    ``keep_message(chunk)`` for each message as it was received, ``keep_piece(piece, dff)`` for the frames as they were
+    processed, also filled-in ones (``dff`` is None where the piece holds ΔF/F itself), ``keep_control(message)``, and
+    ``keep_noise_levels(noise_levels, next_frame)`` when they have become final. ``account()`` tells, after the end,
+    what could not be delivered.
 
     Attributes
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .latency import LatencyHistogram
 
@@ -120,12 +120,12 @@ class Publisher:
         if results and neurons is not None and results[0].lookahead_frames == self._statistics.integration[0][0]:
             neurons.add_result(results[0])
 
-    def keep(self, piece: Piece) -> None:
-        """Give frames that were received to the sinks that keep them."""
+    def keep(self, hook: str, *what: Any) -> None:
+        """Give frames and what else came in to the sinks that have this method for it."""
         for sink in (*self._live, *self._files):
-            keep = getattr(sink, "keep_frames", None)
+            keep = getattr(sink, hook, None)
             if keep is not None:
-                keep(piece)
+                keep(*what)
 
     def count(self, stage: str, duration_s: float) -> None:
         """Count the duration of a stage (s)."""

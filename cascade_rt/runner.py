@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from .admission import Admission, same_rate
 from .chunks import FrameChunk, GapPolicy, ModelSpec, SpikeChunk
 from .errors import CascadeError, InputError, StreamError
 from .gaps import FrameSequencer, Piece, coalesce
@@ -16,6 +17,7 @@ from .latency import LatencyHistogram
 from .ports import EndOfStream, RunInfo
 from .publishing import Publisher
 from .receiving import FrameQueue, Receiver, Rejections, Stopped
+from .rows import RowStream
 from .runstats import ExitReason, NeuronStatistics, RunStatistics, RunSummary, ValueCheck, describe, versions
 
 if TYPE_CHECKING:
@@ -35,8 +37,6 @@ BATCH_FRAMES = 64
 QUEUE_FRAMES = 256
 #: Silence of a source that is worth a word (s).
 SILENCE_S = 5.0
-#: Relative difference of a message's frame rate from the run's that is let pass.
-SAME_RATE = 0.01
 
 
 class LiveStream(Protocol):
@@ -79,7 +79,7 @@ class Runner:
     ----------
     source : Source
     sinks : sequence of Sink
-        Live ones are served before files. One with a ``keep_frames`` gets the frames too.
+        Live ones are served before files.
     make_stream : callable
         Called with (n_neurons, frame_rate_hz) when the first frames have come.
     frame_rate_hz : float, optional
@@ -95,6 +95,10 @@ class Runner:
         Gives the messages for the triggers that have come since the last call; called between frames.
     make_baseline : callable, optional
         The source gives fluorescence: called with (n_neurons, frame_rate_hz), returns what makes ΔF/F of it.
+    max_neurons : int, optional
+        Rows altogether, where the source tells ids and neurons may join (:mod:`cascade_rt.rows`).
+    make_joined : callable, optional
+        As ``make_stream``, for neurons that join; their noise levels are not known.
     queue_frames : int
         Frames that may wait between receiving and processing.
     clock : callable
@@ -114,6 +118,8 @@ class Runner:
         triggers: Triggers | None = None,
         controls: Callable[[], Sequence[Mapping[str, Any]]] | None = None,
         make_baseline: Callable[[int, float], Baseline] | None = None,
+        max_neurons: int | None = None,
+        make_joined: Callable[[int, float], LiveStream] | None = None,
         queue_frames: int = QUEUE_FRAMES,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -142,6 +148,8 @@ class Runner:
         self._triggers = triggers
         self._controls = controls
         self._make_baseline = make_baseline
+        self._make_joined = make_joined
+        self._admission = Admission(self._rejections, max_neurons)
         self._baseline: Baseline | None = None
         self._publisher = Publisher(self._sinks, triggers, self.statistics, clock)
         #: Set when the run has ended, also by an error.
@@ -198,6 +206,7 @@ class Runner:
         self._receiver.start()
 
     def _loop(self) -> ExitReason:
+        """Receive and process; :class:`cascade_rt.rerun.Rerunner` takes pieces of a recording instead."""
         while True:
             items = self._queue.take(BATCH_FRAMES, 0.1)
             reason = self._handle(items)
@@ -213,10 +222,12 @@ class Runner:
         try:
             for item in items:
                 if isinstance(item, FrameChunk):
-                    if self._accept(item):
-                        pieces += self._sequencer.feed(item)
+                    accepted = self._accept(item)
+                    if accepted is not None:
+                        self._publisher.keep("keep_message", accepted)
+                        pieces += self._sequencer.feed(accepted)
                 elif isinstance(item, EndOfStream):
-                    if self._is_our_end(item):
+                    if self._admission.is_end(item, self.statistics.info):
                         self._sequencer.finish(item.next_frame)
                         reason = "end"
                         break
@@ -229,40 +240,24 @@ class Runner:
                 self._process(piece)
         return reason
 
-    def _accept(self, chunk: FrameChunk) -> bool:
-        """Decide whether a chunk belongs to this run; the first one starts it."""
+    def _accept(self, chunk: FrameChunk) -> FrameChunk | None:
+        """Return a chunk as the run takes it, None if it does not belong to it; the first one starts the run."""
         self.statistics.last_arrival = chunk.t_recv
-        if self._stream is None:
-            self._start(chunk)
-            return True
-        info = self.statistics.info
-        assert info is not None
-        if chunk.n_neurons != info.n_neurons:
-            self._rejections.add("neurons", f"{chunk.n_neurons} neurons: this run has {info.n_neurons}")
-        elif chunk.stream != info.stream:
-            self._rejections.add("stream", f"stream {chunk.stream!r}: this run follows {info.stream!r}")
-        elif not _same_rate(chunk.frame_rate_hz, info.frame_rate_hz):
-            self._rejections.add("rate", f"{chunk.frame_rate_hz:g} Hz: this run has {info.frame_rate_hz:g} Hz")
-        else:
-            return True
-        return False
-
-    def _is_our_end(self, end: EndOfStream) -> bool:
-        info = self.statistics.info
-        if info is None or end.stream in ("", info.stream):
-            return True
-        self._rejections.add("stream", f"end of stream {end.stream!r}: this run follows {info.stream!r}")
-        return False
+        if self.statistics.info is not None:
+            return self._admission.later(chunk, self.statistics.info)
+        chunk = self._admission.first(chunk)
+        self._start(chunk)
+        return chunk
 
     def _start(self, chunk: FrameChunk) -> None:
         rate = self._rate if self._rate is not None else chunk.frame_rate_hz
         if rate is None:
             raise InputError(f"{self._source.name} does not tell its frame rate: give it (--frame-rate, frame_rate_hz)")
-        if not _same_rate(chunk.frame_rate_hz, rate):
+        if not same_rate(chunk.frame_rate_hz, rate):
             raise StreamError(
                 f"{self._source.name} says {chunk.frame_rate_hz:g} Hz, the run was started with {rate:g} Hz"
             )
-        stream = self._stream = self._make_stream(chunk.n_neurons, rate)
+        stream = self._stream = self._first_stream(chunk.n_neurons, rate)
         if self._make_baseline is not None:
             self._baseline = self._make_baseline(chunk.n_neurons, rate)
         self._offset = chunk.first_frame - stream.frame
@@ -301,6 +296,13 @@ class Runner:
             chunk.first_frame, chunk.stream, chunk.n_neurons, rate,
         )  # fmt: skip
 
+    def _first_stream(self, n_neurons: int, rate: float) -> LiveStream:
+        rows = self.statistics.rows = self._admission.rows
+        if rows is None:
+            return self._make_stream(n_neurons, rate)
+        make = self._make_joined or self._make_stream
+        return RowStream(self._make_stream(rows.n_first, rate), lambda n: make(n, rate), rows, frame_rate_hz=rate)
+
     # ------------------------------------------------------------------------------------------------ frames
 
     def _process(self, piece: Piece) -> None:
@@ -325,9 +327,12 @@ class Runner:
         self._stream_failed = False
         results = publisher.publish(out, piece, self._offset)
         stream.prepare()
+        publisher.keep("keep_piece", piece, None if dff is piece.frames else dff)
         publisher.store(results)
+        if statistics.calibrating and not stream.calibrating:
+            self._follow_calibration(stream)
         if not piece.touched:
-            publisher.keep(piece)
+            publisher.keep("keep_frames", piece)
             self._look_at(piece, dff)
         statistics.now = self._clock()
         statistics.busy_s += statistics.now - begun
@@ -354,6 +359,7 @@ class Runner:
         if self._triggers is None:
             return
         for message in self._controls() if self._controls is not None else ():
+            self._publisher.keep("keep_control", message)
             self._publisher.announce(self._triggers.control(message))
         self._publisher.announce(self._triggers.poll())
 
@@ -402,6 +408,7 @@ class Runner:
         statistics.calibrating = stream.calibrating
         if not stream.calibrating:
             nu = stream.noise_levels
+            self._publisher.keep("keep_noise_levels", nu, stream.frame + self._offset)
             some = np.nanmedian(nu) if np.isfinite(nu).any() else np.nan
             log.info("noise levels measured: median %.2f, %d neurons without one", some, int(np.isnan(nu).sum()))
 
@@ -457,6 +464,7 @@ class Runner:
                 failures.append(failure)
             finally:
                 sink.close()
+        statistics.recordings = [sink.account() for sink in self._opened if hasattr(sink, "account")]
         self._refresh()
         if failures and error is None:
             reason, complete = "error", False
@@ -483,7 +491,3 @@ class Runner:
             "exit_reason": reason,
             "run": describe(self.statistics),
         }
-
-
-def _same_rate(told: float | None, rate: float) -> bool:
-    return told is None or abs(told / rate - 1) <= SAME_RATE

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .gaps import Piece, SequenceCounters
     from .ports import RunInfo
     from .receiving import Rejections
+    from .rows import RowMap
 
 __all__ = ["ExitReason", "NeuronStatistics", "RunStatistics", "RunSummary", "ValueCheck", "versions"]
 
@@ -178,6 +179,7 @@ class RunStatistics:
     events: Counter[str] = field(default_factory=Counter)
     recent_events: deque[Event] = field(default_factory=lambda: deque(maxlen=RECENT_EVENTS))
     triggers: dict[str, Any] = field(default_factory=dict)
+    recordings: list[dict[str, Any]] = field(default_factory=list)
     busy_s: float = 0.0
     published: Counter[int] = field(default_factory=Counter)
     neurons: NeuronStatistics | None = None
@@ -190,6 +192,7 @@ class RunStatistics:
     warnings: list[str] = field(default_factory=list)
     stopping: bool = False
     ended: str = ""
+    rows: RowMap | None = None
 
     def add_event(self, event: Event) -> None:
         """Count an event, and remember the latest."""
@@ -262,12 +265,14 @@ def describe(statistics: RunStatistics) -> dict[str, Any]:
         "stages": {name: stage.to_dict() for name, stage in statistics.stages.items()},
         "events": dict(sorted(statistics.events.items())),
         "triggers": dict(statistics.triggers),
+        "recordings": list(statistics.recordings),
         "load": round(statistics.busy_s / elapsed, 4) if elapsed > 0 else None,
         "integration": [
             {"lookahead_frames": lookahead, "frames": n, "ms": round(1000 * n / rate, 2) if rate else None}
             for lookahead, n in statistics.integration
         ],
         "neurons": _describe_neurons(statistics),
+        **({} if statistics.rows is None else {"rows": statistics.rows.to_dict()}),
         "noise_levels": _quantiles(statistics.noise_levels),
         "calibration_finished": not statistics.calibrating,
         "warnings": list(statistics.warnings),

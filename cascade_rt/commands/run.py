@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._common import add_device, add_json, add_overwrite, add_values, positive_float, print_json
+from ._common import add_device, add_json, add_overwrite, add_values, positive_float, positive_int, print_json
+from ._keeping import describe_recordings, is_complete, recording_sink
 from ._signals import stop_on_signals
+from ._triggers import Triggering, add_triggers, describe_triggers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +40,9 @@ examples:
   cascade-rt run --model GCaMP8_EXC_30Hz_smoothing25ms --frame-rate 30 \\
       --source tcp://127.0.0.1:5555 --sink tcp://127.0.0.1:5556 --noise-levels nu.npy
   cascade-rt run --model … --frame-rate 30 --source "tcp://127.0.0.1:5555?type=pull&bind=true" \\
-      --sink "tcp://127.0.0.1:5556?type=push" --lookahead 2,15 --record session1"""
+      --sink "tcp://127.0.0.1:5556?type=push" --lookahead 2,15 --record session1
+  cascade-rt run --model … --source … --sink tcp://127.0.0.1:5556 --rules stimulate.yaml \\
+      --event-sink serial:/dev/ttyACM0 --control tcp://127.0.0.1:5600"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -60,6 +64,7 @@ def add_parser(subparsers: Any) -> None:
     add_overwrite(parser)
     _add_timing(parser)
     _add_values(parser)
+    add_triggers(parser)
     wire = parser.add_argument_group("connection")
     wire.add_argument(
         "--wire", type=_wire, default=None, metavar="raw:N",
@@ -109,6 +114,10 @@ def _add_values(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_values(group)
     group.add_argument(
+        "--max-neurons", type=positive_int, metavar="N",
+        help="rows of the results altogether, where the source tells ids and neurons may join (default: as at first)",
+    )  # fmt: skip
+    group.add_argument(
         "--allow-rate-mismatch", action="store_true", help="use a model made for another frame rate, knowingly"
     )
 
@@ -136,10 +145,7 @@ def run(args: argparse.Namespace) -> int:
     """Run live inference until the source ends or Ctrl-C."""
     from cascade_rt.bundle import find_bundle, read_spec
     from cascade_rt.endpoints import open_sink, open_source
-    from cascade_rt.endpoints.files import RecordingFolder
     from cascade_rt.engine import load_model
-    from cascade_rt.errors import CascadeError
-    from cascade_rt.liveview import TerminalView, make_view
     from cascade_rt.runner import Runner
 
     source = open_source(args.source, frame_rate_hz=args.frame_rate, raw_neurons=args.wire, insecure=args.insecure)
@@ -147,8 +153,6 @@ def run(args: argparse.Namespace) -> int:
         open_sink(text, insecure=args.insecure, overwrite=args.overwrite, lossless=source.lossless)
         for text in args.sink
     ]
-    if args.record is not None:
-        sinks.append(RecordingFolder(args.record, overwrite=args.overwrite))
     folder = find_bundle(args.model)
     spec = read_spec(folder)
     check_live(spec, source, allow_offline_model=args.allow_offline_model)
@@ -156,11 +160,20 @@ def run(args: argparse.Namespace) -> int:
     noise = None if args.noise_levels is None else read_noise(args.noise_levels)
     model = load_model(folder, device=args.device, threads=args.threads)
     make_stream = _StreamMaker(args, model, noise)
+    if args.record is not None:
+        sinks.append(recording_sink(args, model, source, noise))
     for sentence in make_stream.settle(args.frame_rate or spec.frame_rate_hz):
         print(sentence, file=sys.stderr)
+    triggering = Triggering(
+        args,
+        spec,
+        lookaheads=make_stream.lookaheads,
+        n_neurons=None if args.max_neurons else make_stream.n_neurons,
+        patient=source.finite,
+    )
     runner = Runner(
         source,
-        sinks,
+        [*sinks, *triggering.sinks],
         make_stream,
         frame_rate_hz=args.frame_rate,
         gap=args.gap,
@@ -170,8 +183,24 @@ def run(args: argparse.Namespace) -> int:
             "gap": args.gap,
             "device": model.device,
             "source_sha256": spec.source_sha256,
+            **triggering.metadata,
         },
+        triggers=triggering.host,
+        controls=triggering.controls,
+        max_neurons=args.max_neurons,
+        make_joined=make_stream.joined,
     )
+    with triggering:
+        _carry_out(runner, args)
+    summary = _report(runner, args)
+    return 0 if summary.complete and is_complete(summary.values["recordings"]) else 1
+
+
+def _carry_out(runner: Runner, args: argparse.Namespace) -> None:
+    """Let it run, with a view."""
+    from cascade_rt.errors import CascadeError
+    from cascade_rt.liveview import TerminalView, make_view
+
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not look at it between frames
     try:
@@ -184,7 +213,6 @@ def run(args: argparse.Namespace) -> int:
         raise
     finally:
         gc.unfreeze()
-    return 0 if _report(runner, args).complete else 1
 
 
 def check_live(spec: ModelSpec, source: Source, *, allow_offline_model: bool) -> None:
@@ -236,12 +264,22 @@ class _StreamMaker:
         self._ready: tuple[int, float, LiveStream] | None = None
         self._max_delay_ms: float | None = args.max_delay_ms
         self._lookaheads: tuple[int, ...] | None = args.lookahead
-        self._options = {
+        self._options: dict[str, Any] = {
             "threshold": args.threshold,
             "alignment": args.alignment,
             "allow_rate_mismatch": args.allow_rate_mismatch,
             "calibration_s": args.calibration_s,
         }
+
+    @property
+    def lookaheads(self) -> tuple[int, ...] | None:
+        """Look-aheads that will be published, once settled."""
+        return self._lookaheads
+
+    @property
+    def n_neurons(self) -> int | None:
+        """Number of neurons, if the options tell it."""
+        return self._n_neurons
 
     def settle(self, rate: float) -> list[str]:
         """Decide on the look-aheads, checking every option on the way; returns what to tell the user."""
@@ -279,6 +317,10 @@ class _StreamMaker:
         if ready is not None and ready[:2] == (n_neurons, rate):
             return ready[2]
         return self._make(n_neurons, rate, self._noise)
+
+    def joined(self, n_neurons: int, rate: float) -> SpikeStream:
+        """Make the stream of neurons that join; their noise levels are not known."""
+        return self._make(n_neurons, rate, None)
 
     def _prepare(self, rate: float) -> None:
         """Let everything be compiled and allocated now that would otherwise hold up the first frames."""
@@ -353,6 +395,8 @@ def describe(summary: RunSummary) -> list[str]:
             f"p99.9 {latency['p99.9_ms']:.2f} ms, max {latency['max_ms']:.2f} ms; "
             f"{latency['deadline_misses']} later than a frame ({latency['deadline_ms']:.1f} ms)"
         )
+    lines += describe_triggers(values)
+    lines += describe_recordings(values["recordings"])
     neurons = values["neurons"]
     unusable = [f"{neurons[key]} {name}" for key, name in _UNUSABLE.items() if neurons[key]]
     lines.append(f"neurons: {neurons['total']}" + (f", of which {', '.join(unusable)}" if unusable else ""))

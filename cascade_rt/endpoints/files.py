@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cascade_rt.chunks import RATE_TOLERANCE, FrameChunk
-from cascade_rt.errors import InputError, OutputExistsError
+from cascade_rt.errors import InputError
 from cascade_rt.ports import EndOfStream
 
 from .growing import GrowingFolder
+from .recording_folder import RecordingFolder
 from .recordings import Recording, read_array, read_recording
 from .results import allocate_result, check_output, incomplete_path, remove, work_folder, write_result
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cascade_rt.chunks import SpikeChunk
-    from cascade_rt.gaps import Piece
     from cascade_rt.ports import RunInfo
 
 __all__ = [
@@ -222,76 +221,6 @@ class FileSink:
                 if file.is_file():
                     arrays[kind + suffix] = read_array(file)
         return arrays
-
-
-class RecordingFolder:
-    """Keeps what a run received and what it made of it, in a folder that is readable at any moment.
-
-    Parameters
-    ----------
-    folder : Path
-        Must not exist or be empty, unless ``overwrite``.
-    overwrite : bool
-        Replace what an earlier run recorded there; a folder of other things is never touched.
-    """
-
-    live = False
-    dropped = 0
-
-    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
-        self.folder = folder
-        self._overwrite = overwrite
-        self._growing: GrowingFolder | None = None
-
-    @property
-    def name(self) -> str:
-        return str(self.folder)
-
-    def open(self, stopped: Callable[[], bool]) -> None:
-        """Check that the folder can be used; raises OutputExistsError."""
-        del stopped
-        if not self.folder.exists():
-            return
-        if not self.folder.is_dir():
-            raise OutputExistsError(f"{self.folder} is a file: expected the name of a folder to record into")
-        if any(self.folder.iterdir()):
-            ours = (self.folder / "run.json").is_file()
-            if not (ours and self._overwrite):
-                hint = "allow --overwrite (overwrite=True)" if ours else "name an empty one"
-                raise OutputExistsError(f"{self.folder} holds files already: choose another folder, or {hint}")
-
-    def start(self, info: RunInfo) -> None:
-        """Begin to write."""
-        if self.folder.is_dir() and (self.folder / "run.json").is_file():
-            shutil.rmtree(self.folder)
-        self._growing = GrowingFolder(self.folder, info.n_neurons, info.metadata)
-
-    def keep_frames(self, piece: Piece) -> None:
-        """Append frames as they were received."""
-        if self._growing is not None:
-            self._growing.add_frames(piece, piece.t_source, piece.arrivals[-1] if piece.arrivals else None)
-
-    def send(self, chunk: SpikeChunk) -> None:
-        """Append one result."""
-        if self._growing is not None:
-            self._growing.add_result(chunk)
-
-    def finish(self, next_frame: int, *, complete: bool, metadata: Mapping[str, Any]) -> None:
-        """Close the files and write the summary into ``run.json``."""
-        del next_frame
-        if self._growing is None:
-            return
-        described = dict(metadata)
-        if metadata.get("noise_levels") is not None:
-            self._growing.save("noise_levels", np.asarray(described.pop("noise_levels"), np.float64))
-        self._growing.finish(described, complete=complete)
-        self._growing = None
-
-    def close(self) -> None:
-        """Close the files as they are."""
-        if self._growing is not None:
-            self._growing.close()
-            self._growing = None
 
 
 def _segments(frame: NDArray[np.int64]) -> list[list[int]]:

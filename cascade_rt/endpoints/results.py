@@ -25,7 +25,7 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from cascade_rt.errors import FileFormatError, InputError, OutputExistsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from io import RawIOBase
 
     from numpy.typing import NDArray
 
@@ -40,6 +41,8 @@ __all__ = ["NpyAppender", "allocate_result", "check_output", "write_json", "writ
 
 SUFFIXES = (".npy", ".npz", ".mat")
 _HEADER_BYTES = 128
+#: Bytes of a growing file that are written together.
+_WRITE_BYTES = 256 * 1024
 
 
 class NpyAppender:
@@ -63,7 +66,9 @@ class NpyAppender:
         self._dtype = np.dtype(dtype)
         self.n_columns = 0
         self._synced = -1
-        self._file: BinaryIO | None = path.open("xb")
+        # Not buffered by Python: its buffers try once more, and fail once more, when they are closed on a full disk.
+        self._file: RawIOBase | None = path.open("xb", buffering=0)
+        self._waiting = bytearray()
         self.sync()
 
     def append(self, columns: NDArray[Any]) -> None:
@@ -73,26 +78,40 @@ class NpyAppender:
             raise InputError(f"{self.path.name}: columns of shape {columns.shape}: expected {expected}")
         if self._file is None:
             raise ValueError(f"{self.path.name} is closed")
-        self._file.write(np.ascontiguousarray(columns.T, self._dtype).tobytes())
+        self._waiting += np.ascontiguousarray(columns.T, self._dtype).tobytes()
         self.n_columns += columns.shape[-1]
+        if len(self._waiting) >= _WRITE_BYTES:
+            self._write_waiting()
 
     def sync(self) -> None:
         """Make what was appended readable."""
         if self._file is None or self._synced == self.n_columns:
             return
-        self._file.flush()  # the data first: the header never promises what is not there
+        self._write_waiting()  # the data first: the header never promises what is not there
         self._file.seek(0)
-        self._file.write(self._header())
+        _write(self._file, self._header())
         self._file.seek(0, os.SEEK_END)
-        self._file.flush()
         self._synced = self.n_columns
 
     def close(self) -> None:
         """Finish the file; may be called more than once."""
         if self._file is not None:
-            self.sync()
+            try:
+                self.sync()
+            finally:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Close the file as it is: it holds the columns of the last :meth:`sync`."""
+        if self._file is not None:
             self._file.close()
             self._file = None
+            self._waiting.clear()
+
+    def _write_waiting(self) -> None:
+        assert self._file is not None
+        _write(self._file, self._waiting)
+        self._waiting.clear()
 
     def _header(self) -> bytes:
         shape = f"({self.n_columns},)" if self._n_rows is None else f"({self._n_rows}, {self.n_columns})"
@@ -100,6 +119,14 @@ class NpyAppender:
         text = f"{{'descr': {self._dtype.str!r}, 'fortran_order': {order}, 'shape': {shape}, }}"
         length = _HEADER_BYTES - 10
         return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
+
+
+def _write(file: RawIOBase, data: bytes | bytearray) -> None:
+    """Write all of it; a raw file may take less at once."""
+    with memoryview(data) as view:
+        done = 0
+        while done < len(data):
+            done += file.write(view[done:]) or 0
 
 
 def incomplete_path(path: Path) -> Path:
@@ -167,7 +194,7 @@ def write_result(
     path = Path(path)
     check_output(path, overwrite=overwrite)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = json.dumps(_plain(metadata), allow_nan=False, ensure_ascii=False)
+    text = json.dumps(as_plain(metadata), allow_nan=False, ensure_ascii=False)
     try:
         if path.suffix.lower() == ".npy":
             _write_npy(temporary, arrays)
@@ -231,7 +258,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(
-            json.dumps(_plain(values), allow_nan=False, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+            json.dumps(as_plain(values), allow_nan=False, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
         )
         temporary.replace(path)
     finally:
@@ -272,16 +299,16 @@ def _write_mat(temporary: Path, path: Path, values: Mapping[str, Any]) -> None:
         io.savemat(file, dict(values), do_compression=True)
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
     """Turn numpy values, paths and NaN into what JSON has."""
     if isinstance(value, dict) or hasattr(value, "items"):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): as_plain(v) for k, v in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return as_plain(value.tolist())
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [as_plain(v) for v in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return as_plain(value.item())
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return str(value) if isinstance(value, os.PathLike) else value

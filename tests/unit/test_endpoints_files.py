@@ -434,7 +434,7 @@ def record(folder, **options):
     sink.start(info())
     for first in (5, 6, 9):
         piece = Piece(frames=ramp(3, 1, first), first_frame=first, t_source=first / 30, arrivals=(100.0 + first,))
-        sink.keep_frames(piece)
+        sink.keep_piece(piece)
         sink.send(result(first, 1))
     sink.finish(10, complete=True, metadata={**info().metadata, "noise_levels": np.ones(3), "run": {"a": 1}})
     sink.close()
@@ -475,7 +475,7 @@ def test_a_crashed_recording_can_be_read(tmp_path):
     sink = RecordingFolder(tmp_path / "run")
     sink.open(lambda: False)
     sink.start(info())
-    sink.keep_frames(Piece(frames=ramp(3, 4), first_frame=0))
+    sink.keep_piece(Piece(frames=ramp(3, 4), first_frame=0))
     for file in sink._growing._files.values():
         file.sync()
     assert read_recording(tmp_path / "run").n_frames == 4
