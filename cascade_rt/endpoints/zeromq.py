@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 LINGER_MS = 3000
 #: Longest uninterruptible wait (ms).
 POLL_MS = 100
+#: Parts of a message that are kept; none that is of use has more than four.
+MOST_PARTS = 8
 #: How long a waiting sink goes on waiting for its receiver once the run is to stop (s).
 GIVE_UP_S = 2.0
 
@@ -199,7 +201,7 @@ class ZmqSource:
         if not socket.poll(int(1000 * timeout_s)):
             return None
         readable = self._clock()
-        parts = socket.recv_multipart()
+        parts = _receive_parts(socket)
         t_recv = self._clock()
         self.stages["receive"].add(t_recv - readable)
         item = self._decode(parts, t_recv)
@@ -298,6 +300,17 @@ class ZmqSink:
         socket = self._socket.socket
         while socket.poll(0, zmq.POLLIN):
             socket.recv(zmq.NOBLOCK)
+
+
+def _receive_parts(socket: zmq.Socket[bytes]) -> list[bytes]:
+    """Receive a message; of one with far too many parts, only as many are kept as it takes to refuse it."""
+    parts: list[bytes] = []
+    while True:
+        part = socket.recv()
+        if len(parts) < MOST_PARTS:
+            parts.append(part)
+        if not socket.rcvmore:
+            return parts
 
 
 def _read_key(path: Path, *, secret: bool) -> tuple[bytes, bytes | None]:

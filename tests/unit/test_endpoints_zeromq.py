@@ -203,6 +203,18 @@ def test_a_host_that_does_not_exist_is_named():
 # --- encryption --------------------------------------------------------------------------------------------
 
 
+def test_a_message_of_very_many_parts_is_refused_without_keeping_it(sockets):
+    source = bound_source()
+    push = sockets(zmq.PUSH)
+    push.connect(source.name)
+    push.send_multipart([b"dff"] + [bytes(100)] * 20_000)
+    push.send_multipart(codec.encode_end("s", 3))
+    with pytest.raises(WireError, match="message of 8 parts"):
+        source.receive(10)
+    assert source.receive(10) == EndOfStream(stream="s", next_frame=3)
+    source.close()
+
+
 @pytest.fixture
 def keys(tmp_path):
     if not zmq.has("curve"):
