@@ -391,7 +391,9 @@ def test_neurons_that_join_and_leave(bundle, model, tmp_path):
         "ids": [*names, "new"], "at_start": N_NEURONS, "capacity": N_NEURONS + 1, "joined": 1, "without_row": 1,
     }  # fmt: skip
     assert "--max-neurons" in command.stderr
-    assert {chunk.ids for chunk in bench.results[LOOKAHEAD]} == {None, tuple(names), (*names, "new")}
+    told = [chunk.ids for chunk in bench.results[LOOKAHEAD] if chunk.ids is not None]
+    assert told[-1] == (*names, "new")
+    assert all(ids == told[-1][: len(ids)] for ids in told), "a name may come early, with the messages that waited"
     values, valid = by_frame(bench, n_frames)
     expected = undisturbed(dff[:N_NEURONS], model)
     stayed = [0, *range(2, N_NEURONS)]
