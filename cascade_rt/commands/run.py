@@ -217,8 +217,8 @@ def read_noise(path: Path) -> NDArray[np.float64]:
     """Read noise levels from a .npy file, or from the .npz of an earlier result."""
     import numpy as np
 
-    from cascade_rt.endpoints.recordings import read_array, read_noise_archive
     from cascade_rt.errors import InputError
+    from cascade_rt.formats.numpy_files import read_array, read_noise_archive
 
     array = read_noise_archive(path) if path.suffix.lower() == ".npz" else read_array(path)
     if array.ndim != 1 or array.dtype.kind not in "fiu":
