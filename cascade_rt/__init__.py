@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bundle import import_cascade, list_models
-    from .discretization import DiscretizeStream, discretize
-    from .engine import Model, load_model
+    from .discretization import DiscretizeStream as DiscretizeStream
+    from .discretization import discretize
+    from .engine import Model as Model
+    from .engine import load_model
     from .errors import CascadeError
+    from .formats import open_source
+    from .inference import infer
     from .noise import noise_levels
     from .offline import predict
     from .recommendation import recommend
-    from .simulation import simulate
+    from .results import open_result
+    from .simulation import simulate as simulate
     from .stream import SpikeStream
 
 __version__ = "0.1.0"
@@ -27,28 +32,32 @@ _HOME = {
     "Model": "engine",
     "SpikeStream": "stream",
     "discretize": "discretization",
+    "infer": "inference",
     "import_cascade": "bundle",
     "list_models": "bundle",
     "load_model": "engine",
     "noise_levels": "noise",
+    "open_result": "results",
+    "open_source": "formats",
     "predict": "offline",
     "recommend": "recommendation",
     "simulate": "simulation",
 }
 
+#: The twelve that most people need. Model, DiscretizeStream and simulate are found here too.
 __all__ = [
     "CascadeError",
-    "DiscretizeStream",
-    "Model",
     "SpikeStream",
     "discretize",
     "import_cascade",
+    "infer",
     "list_models",
     "load_model",
     "noise_levels",
+    "open_result",
+    "open_source",
     "predict",
     "recommend",
-    "simulate",
 ]
 
 

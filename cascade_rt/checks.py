@@ -8,6 +8,7 @@ import numpy as np
 
 from .catalogue import fits_frame_rate, installed_models, rate_distance
 from .errors import InputError
+from .lazy import as_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,7 +19,7 @@ __all__ = ["check_frame_rate", "check_matrix", "check_noise_levels"]
 
 
 def check_matrix(values: Any, what: str) -> Any:
-    """Return ``values`` as an (n_neurons, n_frames) array of floats, not copied and not converted.
+    """Return ``values`` as an (n_neurons, n_frames) array of numbers, not copied, read or converted.
 
     Raises
     ------
@@ -26,7 +27,7 @@ def check_matrix(values: Any, what: str) -> Any:
         If it has another number of dimensions, is empty or does not hold numbers.
     """
     try:
-        array = values if isinstance(values, np.ndarray) else np.asarray(values)
+        array = as_matrix(values)
     except ValueError as error:
         raise InputError(f"{what} cannot be read as an array, (n_neurons, n_frames): {error}") from error
     if array.ndim != 2:

@@ -10,13 +10,14 @@ import hashlib
 import logging
 import os
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from . import bundle as bundles
-from .errors import DeviceError, InputError
+from .errors import DeviceError, InputError, ModelError
 from .graph import dense_model
 from .stepper import Group, Stepper
 from .window_stepper import WindowStepper
@@ -233,8 +234,21 @@ class Model:
         """Weights of one network."""
         return self._networks[key]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as the name of the folder; there, every copy is the same object."""
+        return _shared, (str(self.folder), self.spec.name, self.device, self.threads, self.spec.source_sha256)
+
     def __repr__(self) -> str:
         return f"<Model {self.spec.name} on {self.device}, {self.threads} threads>"
+
+
+@lru_cache(maxsize=4)
+def _shared(folder: str, name: str, device: Device, threads: int, source_sha256: str) -> Model:
+    # Another machine has its models elsewhere.
+    model = load_model(folder if os.path.isdir(folder) else name, device=device, threads=threads)  # noqa: PTH112
+    if model.spec.source_sha256 != source_sha256:
+        raise ModelError(f"{folder} holds other weights here than where the model was loaded: use the same model files")
+    return model
 
 
 def _value(array: NDArray[np.float32]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from .errors import InputError, StreamError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NoiseTracker", "check_dff", "noise_levels"]
+__all__ = ["NoiseTracker", "Remark", "check_dff", "check_orientation", "look_at_values", "noise_levels"]
 
 #: Array elements of a recording held in memory at a time.
 BLOCK = 4_000_000
@@ -26,7 +26,12 @@ IMPOSSIBLE_NU, DOUBTFUL_NU = 50.0, 20.0
 #: ν below which a trace has no noise that a microscope would leave.
 DENOISED_NU = 0.05
 #: Ratio of the median difference over two frames to that over one: 1 for white noise, 2 for a line.
+#: Unsmoothed: up to 1.47 at native rates, 1.72 where slow indicators were averaged to 7.5 Hz; of these, two datasets
+#: (DS06, DS15) remain above in quiet frames too, with 1.53 and 1.61. White noise smoothed with a standard deviation of
+#: one frame: 1.7, in quiet frames 1.57.
 SMOOTHED_RATIO = 1.5
+#: Percentile of a trace below which its frames are quiet.
+QUIET = 60
 #: Neurons from which a median over neurons says something.
 FEW_NEURONS = 5
 #: ν above the trained levels by this factor is worth a word.
@@ -36,7 +41,9 @@ RAISED_BASELINE = 0.5
 #: Correlation of neighbouring rows, beyond 1.5 times that of neighbouring columns, that rows have if they are frames.
 TRANSPOSED_MARGIN = 0.04
 #: Part of the recording looked at, (neurons, frames).
-LOOK = (1024, 2048)
+LOOK = (512, 2048)
+#: What makes a recording impossible to process.
+IMPOSSIBLE = ("percent", "fluorescence")
 
 
 def noise_levels(dff: Any, *, frame_rate_hz: float) -> NDArray[np.float64]:
@@ -48,7 +55,7 @@ def noise_levels(dff: Any, *, frame_rate_hz: float) -> NDArray[np.float64]:
     Parameters
     ----------
     dff : array_like, (n_neurons, n_frames)
-        ΔF/F as a fraction. A memory-mapped array is read in pieces. Not modified.
+        ΔF/F as a fraction. A memory-mapped array, or one of h5py or zarr, is read in pieces. Not modified.
     frame_rate_hz : float
         Frames per second.
 
@@ -64,7 +71,9 @@ def noise_levels(dff: Any, *, frame_rate_hz: float) -> NDArray[np.float64]:
         If ``dff`` is not two-dimensional or does not hold numbers, or the frame rate is not positive.
     """
     scale = _scale(frame_rate_hz)
-    array = dff if isinstance(dff, np.ndarray) else np.asarray(dff)
+    # What is sliced like an array, a dataset in a file for example, stays where it is.
+    sliced = all(hasattr(dff, name) for name in ("shape", "dtype", "ndim", "__getitem__"))
+    array = dff if sliced else np.asarray(dff)
     if array.ndim != 2 or array.dtype.kind not in "fiub":
         raise InputError(
             f"dff is {array.dtype} of shape {array.shape}: expected real numbers of shape (n_neurons, n_frames)"
@@ -213,23 +222,65 @@ def check_dff(
     InputError
         If the values cannot be ΔF/F as a fraction: percent, or fluorescence.
     """
+    remarks = look_at_values(dff, noise_levels, frame_rate_hz=frame_rate_hz, noise_range=noise_range)
+    for remark in remarks:
+        if remark.code in IMPOSSIBLE:
+            raise InputError(remark.text)
+    return [remark.text for remark in remarks]
+
+
+class Remark(NamedTuple):
+    """What was noticed about a recording.
+
+    Parameters
+    ----------
+    code : str
+        ``transposed``, ``fluorescence``, ``percent``, ``scale`` (doubtful), ``baseline``, ``denoised``, ``smoothed`` or
+        ``noise_range``.
+    text : str
+        What was seen, what was expected, what to do.
+    neurons : tuple of int
+        Rows concerned; empty: all.
+    """
+
+    code: str
+    text: str
+    neurons: tuple[int, ...] = ()
+
+
+def look_at_values(
+    dff: Any,
+    noise_levels: Any,
+    *,
+    frame_rate_hz: float,
+    noise_range: tuple[float, float] | None = None,
+) -> list[Remark]:
+    """Like :func:`check_dff`, but raises nothing and says with a code what each sentence is about."""
     scale = _scale(frame_rate_hz)
-    nu = np.asarray(noise_levels, np.float64)
-    nu = nu[np.isfinite(nu) & (nu > 0)]
+    all_nu = np.asarray(noise_levels, np.float64)
+    nu = all_nu[np.isfinite(all_nu) & (all_nu > 0)]
     if not nu.size or min(dff.shape) < 1:
         return []
     part = _middle(dff)
-    rest = _resting_level(part)
-    sentences = [_check_transposed(part, dff.shape)]
+    transposed = _check_transposed(part, dff.shape, "dff")
     # A transposed recording has no meaningful ν, so what follows would mislead.
-    if not sentences[0]:
-        sentences = [
-            _check_scale(float(np.median(nu)), rest, scale),
-            _check_baseline(rest, nu.size),
-            _check_denoised(part, nu),
-            _check_range(nu, noise_range),
-        ]
-    return [sentence for sentence in sentences if sentence]
+    if transposed is not None:
+        return [transposed]
+    rest = _resting_level(part)
+    of_scale = _check_scale(float(np.median(nu)), rest, scale)
+    remarks = (
+        of_scale,
+        # Fluorescence rests high, and this has been said.
+        None if of_scale is not None else _check_baseline(rest, nu.size),
+        _check_denoised(part, nu),
+        _check_range(all_nu, noise_range),
+    )
+    return [remark for remark in remarks if remark is not None]
+
+
+def check_orientation(traces: Any, name: str = "dff") -> Remark | None:
+    """Tell whether the rows of (n_neurons, n_frames) look like frames; only a part is read."""
+    return _check_transposed(_middle(traces), traces.shape, name) if min(traces.shape) >= 1 else None
 
 
 def _middle(dff: NDArray[Any]) -> NDArray[np.float64]:
@@ -246,81 +297,103 @@ def _resting_level(part: NDArray[np.float64]) -> float:
     return float(np.median(np.nanpercentile(part, 5, axis=1))) if part.size else 0.0
 
 
-def _check_scale(nu: float, rest: float, scale: float) -> str:
+def _check_scale(nu: float, rest: float, scale: float) -> Remark | None:
     noise = nu / scale
     if nu < DOUBTFUL_NU:
-        return ""
+        return None
     seen = f"the median noise level is ν = {nu:.3g} % Hz^-1/2, where recordings have 0.2 to 10"
     if rest > 3 * noise:
-        raise InputError(
+        return Remark(
+            "fluorescence",
             f"the values look like fluorescence, not ΔF/F: they rest near {rest:.3g} and {seen}. "
-            "Expected (F - F0) / F0 as a fraction, which rests near 0: subtract and divide by the baseline F0"
+            "Expected (F - F0) / F0 as a fraction, which rests near 0: subtract and divide by the baseline F0",
         )
     advice = "ΔF/F is expected as a fraction (0.1 = 10 %): if these are percent, divide by 100"
     if nu >= IMPOSSIBLE_NU:
-        raise InputError(f"the values cannot be ΔF/F as a fraction: {seen}. {advice}")
-    return f"the values may not be ΔF/F as a fraction: {seen}. {advice}"
+        return Remark("percent", f"the values cannot be ΔF/F as a fraction: {seen}. {advice}")
+    return Remark("scale", f"the values may not be ΔF/F as a fraction: {seen}. {advice}")
 
 
-def _check_baseline(rest: float, n_neurons: int) -> str:
+def _check_baseline(rest: float, n_neurons: int) -> Remark | None:
     # A single neuron may well be active all the time.
     if rest < RAISED_BASELINE or n_neurons < FEW_NEURONS:
-        return ""
-    return (
+        return None
+    return Remark(
+        "baseline",
         f"the traces rest near {rest:.2g}, where ΔF/F rests near 0: if these are F / F0, subtract 1; else look at how "
-        "the baseline F0 was found"
+        "the baseline F0 was found",
     )
 
 
-def _check_denoised(part: NDArray[np.float64], nu: NDArray[np.float64]) -> str:
+def _check_denoised(part: NDArray[np.float64], nu: NDArray[np.float64]) -> Remark | None:
     advice = "The models expect the recording's noise: give ΔF/F that is neither denoised, smoothed nor deconvolved"
-    quiet = int((nu < DENOISED_NU).sum())
-    if 2 * quiet > nu.size:
-        return (
-            f"{quiet} of {nu.size} neurons have almost no noise (median ν = {np.median(nu):.2g} % Hz^-1/2, where "
-            f"recordings have 0.2 to 10). {advice}"
+    silent = int((nu < DENOISED_NU).sum())
+    if 2 * silent > nu.size:
+        return Remark(
+            "denoised",
+            f"{silent} of {nu.size} neurons have almost no noise (median ν = {np.median(nu):.2g} % Hz^-1/2, where "
+            f"recordings have 0.2 to 10). {advice}",
         )
+    ratio = _two_frames_to_one(part)
+    if ratio <= SMOOTHED_RATIO:
+        return None
+    # Slow signals above little noise look the same; below the upper values of a trace there is less of them.
+    quiet = np.where(part <= np.nanpercentile(part, QUIET, axis=1, keepdims=True), part, np.nan)
+    if _two_frames_to_one(quiet) > SMOOTHED_RATIO:
+        return Remark(
+            "smoothed",
+            f"the traces look smoothed in time: over two frames they change {ratio:.2g} times as much as "
+            f"over one (1.0 to 1.3 in recordings). {advice}",
+        )
+    return None
+
+
+def _two_frames_to_one(values: NDArray[np.float64]) -> float:
+    """Median over neurons of the median difference over two frames by that over one; 0 for few neurons."""
+    known = ~np.isnan(values[:, 2:] + values[:, 1:-1] + values[:, :-2])
+    one, two = (
+        _median_rows(np.where(known, np.abs(difference), np.nan))
+        for difference in (values[:, 1:-1] - values[:, :-2], values[:, 2:] - values[:, :-2])
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
-        one, two = (_median_rows(np.abs(part[:, lag:] - part[:, :-lag])) for lag in (1, 2))
         ratio = two / one
     ratio = ratio[np.isfinite(ratio)]
-    if ratio.size >= FEW_NEURONS and np.median(ratio) > SMOOTHED_RATIO:
-        return (
-            f"the traces look smoothed in time: over two frames they change {np.median(ratio):.2g} times as much as "
-            f"over one (1.0 to 1.3 in recordings). {advice}"
-        )
-    return ""
+    return float(np.median(ratio)) if ratio.size >= FEW_NEURONS else 0.0
 
 
-def _check_range(nu: NDArray[np.float64], noise_range: tuple[float, float] | None) -> str:
+def _check_range(all_nu: NDArray[np.float64], noise_range: tuple[float, float] | None) -> Remark | None:
     if noise_range is None:
-        return ""
+        return None
     low, high = noise_range
-    above = int((nu > FAR_ABOVE * high).sum())
-    if not above:
-        return ""
-    return (
-        f"{above} of {nu.size} neurons have a noise level far above what the model was trained for (ν up to "
+    nu = all_nu[np.isfinite(all_nu) & (all_nu > 0)]
+    above = np.flatnonzero(np.isfinite(all_nu) & (all_nu > FAR_ABOVE * high))
+    if not above.size:
+        return None
+    return Remark(
+        "noise_range",
+        f"{above.size} of {nu.size} neurons have a noise level far above what the model was trained for (ν up to "
         f"{nu.max():.3g}, trained {low:g} to {high:g} % Hz^-1/2): their spike probabilities are unreliable; leave "
-        "these neurons out, or average more pixels or frames"
+        "these neurons out, or average more pixels or frames",
+        tuple(above.tolist()),
     )
 
 
-def _check_transposed(part: NDArray[np.float64], shape: tuple[int, ...]) -> str:
+def _check_transposed(part: NDArray[np.float64], shape: tuple[int, ...], name: str) -> Remark | None:
     n_rows, n_columns = shape
     if min(part.shape) < 4:
-        return ""
+        return None
     # Without the means, neither different baselines nor events common to all neurons make neighbours similar.
     deviation = part - np.nanmean(part, axis=1, keepdims=True)
     deviation -= np.nanmean(part, axis=0, keepdims=True) - np.nanmean(part)
     along_columns, along_rows = _neighbour_correlation(deviation), _neighbour_correlation(deviation.T)
     margin = TRANSPOSED_MARGIN if n_rows > n_columns else 3 * TRANSPOSED_MARGIN
     if along_rows < 1.5 * max(along_columns, 0) + margin:
-        return ""
-    return (
-        f"dff looks transposed: of its {n_rows} rows and {n_columns} columns, neighbouring rows are alike (correlation "
-        f"{along_rows:.2f}) and neighbouring columns are not ({along_columns:.2f}). Expected (n_neurons, n_frames): "
-        "give dff.T if the rows are frames"
+        return None
+    return Remark(
+        "transposed",
+        f"{name} looks transposed: of its {n_rows} rows and {n_columns} columns, neighbouring rows are alike "
+        f"(correlation {along_rows:.2f}) and neighbouring columns are not ({along_columns:.2f}). "
+        f"Expected (n_neurons, n_frames): give {name}.T if the rows are frames",
     )
 
 

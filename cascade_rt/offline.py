@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import mmap
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .checks import check_frame_rate, check_matrix, check_noise_levels
 from .chunks import Alignment, Threshold, check_choice
+from .dask_arrays import is_dask, over_blocks
 from .errors import CascadeWarning, InputError
+from .lazy import BLOCK_VALUES, block_rows, by_neuron, let_go
 from .noise import check_dff
 from .noise import noise_levels as measure_noise_levels
 from .threshold import apply_threshold
@@ -22,14 +24,14 @@ if TYPE_CHECKING:
 
     from .engine import Model
 
-__all__ = ["predict"]
+__all__ = ["BlockPredictor", "predict"]
 
 #: Frames described in one row of a tile: long enough that the window's overlap costs little.
 ROW_FRAMES = 2048
 #: Neuron-frames in one call of the network: small enough for the processor's cache.
 TILE_FRAMES = 16384
 #: Neuron-frames held in memory at a time.
-BLOCK_FRAMES = 2_000_000
+BLOCK_FRAMES = BLOCK_VALUES
 
 
 def predict(
@@ -42,7 +44,7 @@ def predict(
     threshold: Threshold = "zero",
     alignment: Alignment = "target",
     allow_rate_mismatch: bool = False,
-    out: NDArray[np.float32] | None = None,
+    out: Any = None,
     progress: Callable[[float], None] | None = None,
 ) -> NDArray[np.float32]:
     """Spike probabilities of a finished recording.
@@ -50,7 +52,8 @@ def predict(
     Parameters
     ----------
     dff : array_like, (n_neurons, n_frames)
-        ΔF/F as a fraction (0.1 = 10 %). A memory-mapped array is read piece by piece; never modified.
+        ΔF/F as a fraction (0.1 = 10 %). Arrays that are memory-mapped, of h5py or of zarr are read piece by piece.
+        For an array of dask, nothing is computed yet. Never modified.
     model : Model
         From :func:`cascade_rt.load_model`.
     frame_rate_hz : float
@@ -67,16 +70,16 @@ def predict(
         (one frame earlier).
     allow_rate_mismatch : bool
         Go on with a frame rate that the model was not made for.
-    out : ndarray, (n_neurons, n_frames), float32, optional
-        Where to write the result, for example a ``numpy.memmap``.
+    out : array, (n_neurons, n_frames), float32, optional
+        Where to write the result: a NumPy array, a ``numpy.memmap``, or a dataset of h5py or zarr.
     progress : callable, optional
         Called with the finished fraction, 0 to 1.
 
     Returns
     -------
-    ndarray, (n_neurons, n_frames), float32
+    array, (n_neurons, n_frames), float32
         Expected spikes per frame. NaN where undefined: at both ends, where the window holds a value that is not
-        finite, and for neurons without a noise level.
+        finite, and for neurons without a noise level. ``out``, if it was given; an array of dask for one of dask.
 
     Raises
     ------
@@ -88,60 +91,51 @@ def predict(
     CascadeWarning
         For what should be looked at: short recordings, suspicious values, neurons left out.
     """
-    check_choice("threshold", threshold, Threshold)
-    check_choice("alignment", alignment, Alignment)
+    options: dict[str, Any] = {"lookahead_frames": lookahead_frames, "threshold": threshold, "alignment": alignment}
+    place = BlockPredictor(model, **options)
+    rate = check_frame_rate(frame_rate_hz, model.spec, allow_mismatch=allow_rate_mismatch)
+    if is_dask(dff):
+        if out is not None:
+            raise InputError("out is for arrays in memory and in files: store the result with dask.array.store")
+        options |= {"frame_rate_hz": rate, "allow_rate_mismatch": allow_rate_mismatch}
+        planned: NDArray[np.float32] = over_blocks(dff, noise_levels, partial(predict, model=model, **options))
+        return planned
     dff = check_matrix(dff, "dff")
-    spec = model.spec
-    rate = check_frame_rate(frame_rate_hz, spec, allow_mismatch=allow_rate_mismatch)
-    lookahead = spec.lookaheads[-1] if lookahead_frames is None else spec.check_lookahead(lookahead_frames)
     n_neurons, n_frames = dff.shape
-    out = _check_out(out, dff.shape)
-    if n_frames < spec.windowsize:
+    filled: NDArray[np.float32] = _check_out(out, dff.shape)
+    if n_frames < place.window:
         turned = " If it is transposed, pass dff.T: (n_neurons, n_frames) is expected" if n_neurons > n_frames else ""
         _warn(
-            f"the recording has {n_frames} frames, model {spec.name!r} needs at least its window of "
-            f"{spec.windowsize}: every value is NaN.{turned}"
+            f"the recording has {n_frames} frames, model {model.spec.name!r} needs at least its window of "
+            f"{place.window}: every value is NaN.{turned}"
         )
-        out[:] = np.nan
-        return out
-    measured = noise_levels is None
-    nu = measure_noise_levels(dff, frame_rate_hz=rate) if measured else noise_levels
-    nu = check_noise_levels(nu, n_neurons)
-    for sentence in check_dff(dff, nu, frame_rate_hz=rate, noise_range=spec.noise_range):
-        _warn(sentence)
-    _let_go(dff)
-    place = _Placement(model, lookahead, alignment, threshold)
-    block = max(1, min(n_neurons, BLOCK_FRAMES // n_frames))
+        filled[:] = np.nan
+        return filled
+    block = block_rows(dff, BLOCK_FRAMES)
     left_out: dict[str, list[int]] = {}
-    for start in range(0, n_neurons, block):
-        rows = slice(start, min(start + block, n_neurons))
-        out[rows], broken = _predict_block(np.asarray(dff[rows]), nu[rows], model, place)
-        for why, which in broken.items():
-            left_out.setdefault(why, []).extend(start + np.flatnonzero(which))
-        _let_go(dff)
-        _let_go(out)
-        if progress is not None:
-            progress(rows.stop / n_neurons)
+    with by_neuron(dff, block) as rows_of:
+        measured = noise_levels is None
+        nu = measure_noise_levels(rows_of, frame_rate_hz=rate) if measured else noise_levels
+        nu = check_noise_levels(nu, n_neurons)
+        for sentence in check_dff(dff, nu, frame_rate_hz=rate, noise_range=model.spec.noise_range):
+            _warn(sentence)
+        let_go(dff)
+        for start in range(0, n_neurons, block):
+            rows = slice(start, min(start + block, n_neurons))
+            filled[rows], broken = place.predict(np.asarray(rows_of[rows]), nu[rows])
+            for why, which in broken.items():
+                left_out.setdefault(why, []).extend(start + np.flatnonzero(which))
+            let_go(rows_of)
+            let_go(filled)
+            if progress is not None:
+                progress(rows.stop / n_neurons)
     if any(left_out.values()):
         _warn(_describe_left_out(left_out, n_neurons))
-    return out
+    return filled
 
 
 def _warn(sentence: str) -> None:
     warnings.warn(sentence, CascadeWarning, stacklevel=3)
-
-
-def _let_go(array: NDArray[Any]) -> None:
-    """Tell the system that the pages of a memory-mapped file are not needed for now; the file keeps what was written.
-
-    Without it, a process seems to hold all of a file that it went through. Systems that have no such call manage.
-    """
-    # Not for mode "c": what was changed there exists in memory alone.
-    if not isinstance(array, np.memmap) or array.mode not in ("r", "r+", "w+"):
-        return
-    mapped = getattr(array, "_mmap", None)
-    if isinstance(mapped, mmap.mmap) and hasattr(mapped, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _describe_left_out(left_out: dict[str, list[int]], n_neurons: int) -> str:
@@ -154,74 +148,116 @@ def _describe_left_out(left_out: dict[str, list[int]], n_neurons: int) -> str:
     return f"{total} of {n_neurons} neurons are NaN throughout ({'; '.join(reasons)})"
 
 
-def _check_out(out: NDArray[np.float32] | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _check_out(out: Any, shape: tuple[int, ...]) -> Any:
     if out is None:
         return np.empty(shape, np.float32)
-    if out.shape != shape or out.dtype != np.float32:
+    if tuple(out.shape) != shape or out.dtype != np.float32:
         raise InputError(f"out is {out.dtype} {out.shape}: expected float32 {shape}")
     return out
 
 
-class _Placement:
-    """Which frame each output describes, and what is undefined; one rule for the whole recording."""
+class BlockPredictor:
+    """Predicts some neurons at a time, over all frames; one rule of which frame an output describes.
 
-    def __init__(self, model: Model, lookahead: int, alignment: Alignment, threshold: Threshold) -> None:
+    Parameters
+    ----------
+    model : Model
+    lookahead_frames, threshold, alignment
+        As for :func:`predict`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        lookahead_frames: int | None = None,
+        threshold: Threshold = "zero",
+        alignment: Alignment = "target",
+    ) -> None:
+        check_choice("threshold", threshold, Threshold)
+        check_choice("alignment", alignment, Alignment)
         spec = model.spec
-        self.output = spec.lookaheads.index(lookahead)
+        self.lookahead = spec.lookaheads[-1] if lookahead_frames is None else spec.check_lookahead(lookahead_frames)
+        self._model = model
+        self._output = spec.lookaheads.index(self.lookahead)
         self.window = spec.windowsize
         shift = spec.cascade_shift if alignment == "cascade" else 0
         #: Frame described by the window that starts at frame 0.
-        self.first = spec.windowsize - 1 - lookahead - shift
+        self._first = spec.windowsize - 1 - self.lookahead - shift
         #: CASCADE discards its first window.
-        self.dropped = int(alignment == "cascade" and spec.family == "binned")
-        self.alignment, self.threshold = alignment, threshold
-        self.smoothing_s, self.rate = spec.smoothing_s, spec.frame_rate_hz
+        self._dropped = int(alignment == "cascade" and spec.family == "binned")
+        self._alignment, self._threshold = alignment, threshold
+        self._smoothing_s, self._rate = spec.smoothing_s, spec.frame_rate_hz
 
-    def finish(self, prob: NDArray[np.float32]) -> NDArray[np.float32]:
+    def predict(
+        self, dff: NDArray[Any], noise_levels: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], dict[str, NDArray[np.bool_]]]:
+        """Predict a block of neurons.
+
+        Parameters
+        ----------
+        dff : ndarray, (n, n_frames)
+            ΔF/F as a fraction, at least one window long. Not modified.
+        noise_levels : ndarray, (n,)
+            ν, % · Hz^-½; NaN where unknown.
+
+        Returns
+        -------
+        spike_prob : ndarray, (n, n_frames), float32
+        left_out : dict of str to ndarray, (n,), bool
+            Neurons that have no value at all, by the reason.
+        """
+        with np.errstate(over="ignore"):
+            x = dff.astype(np.float32)
+        finite = np.isfinite(x)
+        broken = _broken(x, finite, noise_levels)
+        x[~finite] = 0
+        prob = np.full(x.shape, np.nan, np.float32)
+        usable = np.flatnonzero(~np.logical_or.reduce(list(broken.values())))
+        keys = self._model.network_keys(noise_levels[usable])
+        for key in dict.fromkeys(keys):
+            members = usable[[k == key for k in keys]]
+            for rows, starts, tile in _tiles(x, members, self.window):
+                values = self._model.run_dense(key, tile, noise_levels[rows])[:, self._output]
+                for row, start, value in zip(rows, starts, values, strict=True):
+                    self._put(prob[row], start, value)
+        if not finite[usable].all():
+            self._blank_windows(prob, finite)
+        return self._finish(prob), broken
+
+    def _finish(self, prob: NDArray[np.float32]) -> NDArray[np.float32]:
         """Apply the threshold to placed values (n, n_frames), and blank both ends."""
-        end = prob.shape[1] - (self.window - 1 - self.first)
-        start = max(self.first, 0)
-        begin = max(self.first + self.dropped, 0)
+        end = prob.shape[1] - (self.window - 1 - self._first)
+        start = max(self._first, 0)
+        begin = max(self._first + self._dropped, 0)
         done = np.full_like(prob, np.nan)
         inside = prob[:, start:end]
         inside = apply_threshold(
             inside,
-            self.threshold,
-            smoothing_s=self.smoothing_s,
-            frame_rate_hz=self.rate,
-            alignment=self.alignment,
+            self._threshold,
+            smoothing_s=self._smoothing_s,
+            frame_rate_hz=self._rate,
+            alignment=self._alignment,
         )
         done[:, begin:end] = inside[:, begin - start :]
         return done
 
-    def put(self, row: NDArray[np.float32], start: int, values: NDArray[np.float32]) -> None:
+    def _put(self, row: NDArray[np.float32], start: int, values: NDArray[np.float32]) -> None:
         """Write the values of the windows from ``start`` on to the frames that they describe."""
-        begin = self.first + start
+        begin = self._first + start
         # With the longest look-ahead of all, CASCADE's placement of the first window is before the recording.
         row[max(begin, 0) : begin + values.size] = values[max(-begin, 0) :]
 
-
-def _predict_block(
-    raw: NDArray[Any], nu: NDArray[np.float64], model: Model, place: _Placement
-) -> tuple[NDArray[np.float32], dict[str, NDArray[np.bool_]]]:
-    """Predict some neurons over all frames; also says which of them have no value at all, and why."""
-    with np.errstate(over="ignore"):
-        x = raw.astype(np.float32)
-    finite = np.isfinite(x)
-    broken = _broken(x, finite, nu)
-    x[~finite] = 0
-    prob = np.full(x.shape, np.nan, np.float32)
-    usable = np.flatnonzero(~np.logical_or.reduce(list(broken.values())))
-    keys = model.network_keys(nu[usable])
-    for key in dict.fromkeys(keys):
-        members = usable[[k == key for k in keys]]
-        for rows, starts, tile in _tiles(x, members, place.window):
-            values = model.run_dense(key, tile, nu[rows])[:, place.output]
-            for row, start, value in zip(rows, starts, values, strict=True):
-                place.put(prob[row], start, value)
-    if not finite[usable].all():
-        _blank_windows(prob, finite, place)
-    return place.finish(prob), broken
+    def _blank_windows(self, prob: NDArray[np.float32], finite: NDArray[np.bool_]) -> None:
+        """Set to NaN what made use of a value that is not finite."""
+        for row in np.flatnonzero(~finite.all(axis=1)):
+            bad = np.concatenate([[0], np.cumsum(~finite[row])])
+            touched = bad[self.window :] > bad[: -self.window]
+            values = np.zeros(touched.size, np.float32)
+            values[touched] = np.nan
+            shifted = np.zeros(prob.shape[1], np.float32)
+            self._put(shifted, 0, values)
+            prob[row] += shifted
 
 
 def _broken(x: NDArray[np.float32], finite: NDArray[np.bool_], nu: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
@@ -254,15 +290,3 @@ def _tiles(
     for i in range(0, rows.size, at_once):
         some, begin = rows[i : i + at_once], starts[i : i + at_once]
         yield some, begin, np.stack([x[r, s : s + length + window - 1] for r, s in zip(some, begin, strict=True)])
-
-
-def _blank_windows(prob: NDArray[np.float32], finite: NDArray[np.bool_], place: _Placement) -> None:
-    """Set to NaN what made use of a value that is not finite."""
-    for row in np.flatnonzero(~finite.all(axis=1)):
-        bad = np.concatenate([[0], np.cumsum(~finite[row])])
-        touched = bad[place.window :] > bad[: -place.window]
-        values = np.zeros(touched.size, np.float32)
-        values[touched] = np.nan
-        shifted = np.zeros(prob.shape[1], np.float32)
-        place.put(shifted, 0, values)
-        prob[row] += shifted

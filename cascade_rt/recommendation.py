@@ -116,10 +116,24 @@ class Recommendation:
     alternatives: tuple[Alternative, ...] = ()
     noise_levels: NoiseSummary | None = None
 
+    @property
+    def offline_reasons(self) -> tuple[str, ...]:
+        """The reasons that matter for a finished recording."""
+        return _without_live(self.reasons)
+
+    @property
+    def offline_warnings(self) -> tuple[str, ...]:
+        """The warnings that matter for a finished recording."""
+        return _without_live(self.warnings)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         advice = [item._asdict() for item in self.advice]
         return {**asdict(self), "advice": advice, "alternatives": [item._asdict() for item in self.alternatives]}
+
+
+def _without_live(sentences: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(sentence for sentence in sentences if not sentence.startswith("live,"))
 
 
 def recommend(

@@ -13,7 +13,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["resample"]
+__all__ = ["rebin", "resample"]
 
 #: Largest numerator and denominator of the ratio of two frame rates.
 _LARGEST = 1000
@@ -73,3 +73,38 @@ def resample(dff: Any, *, frame_rate_hz: float, new_rate_hz: float) -> tuple[NDA
         out[rows] = resample_poly(part, up, down, axis=1, padtype="edge")
         out[rows][bad[:, nearest]] = np.nan
     return out, frame_rate_hz * up / down
+
+
+def rebin(spike_prob: Any, *, frame_rate_hz: float, new_rate_hz: float, n_frames: int) -> NDArray[np.float32]:
+    """Bring spike probabilities to another frame rate: each new frame gets the spikes expected in its time.
+
+    Parameters
+    ----------
+    spike_prob : ndarray, (n_neurons, n_old)
+        Expected spikes per frame, the first at the same time as the first new one. Not modified.
+    frame_rate_hz, new_rate_hz : float
+        Old and new frame rate.
+    n_frames : int
+        Number of new frames.
+
+    Returns
+    -------
+    ndarray, (n_neurons, n_frames), float32
+        Sums over time are kept. NaN where a part of the new frame is undefined.
+    """
+    n_neurons, n_old = spike_prob.shape
+    # A frame reaches half its length to both sides of its time.
+    old_edges = (np.arange(n_old + 1) - 0.5) / frame_rate_hz
+    new_edges = (np.arange(n_frames + 1) - 0.5) / new_rate_hz
+    out = np.empty((n_neurons, n_frames), np.float32)
+    # Differences of sums this small are rounding.
+    touched = 1e-6 * min(1.0, frame_rate_hz / new_rate_hz)
+    for row, values in zip(out, spike_prob, strict=True):
+        known = np.isfinite(values)
+        total = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0), dtype=np.float64)])
+        missing = np.concatenate([[0.0], np.cumsum(~known, dtype=np.float64)])
+        row[:] = np.diff(np.interp(new_edges, old_edges, total))
+        row[np.diff(np.interp(new_edges, old_edges, missing)) > touched] = np.nan
+    outside = (new_edges[:-1] < old_edges[0] - 1e-9) | (new_edges[1:] > old_edges[-1] + 1e-9)
+    out[:, outside] = np.nan
+    return out

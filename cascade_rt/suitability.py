@@ -139,7 +139,7 @@ def delay_accuracy(model: InstalledModel, wanted: Indicator, nu: NDArray[np.floa
     own = {key: row for key, row in rows.items() if training_data((key[0],)).has(wanted)}
     if not own:
         return {}
-    known = np.empty(0) if nu is None else nu[np.isfinite(nu)]
+    known = np.empty(0) if nu is None else nu[np.isfinite(nu) & (nu > 0)]
     typical = float(np.median(known)) if known.size else 2.0
     level = min({level for _, level in own}, key=lambda level: abs(math.log(level / typical)))
     chosen = [row for (_, row_level), row in own.items() if row_level == level]

@@ -7,16 +7,20 @@ a fork (GNU OpenMP), and spin beside onnxruntime's.
 
 from __future__ import annotations
 
+from .baseline import delta_rows, moving_rank_rows, running_delta_rows
 from .compiling import over_rows
 from .spikes import discretize_rows
 from .traces import absolute_differences, fluorescence_rows, median_rows, smooth_rows, threshold_rows
 
 __all__ = [
     "absolute_differences",
+    "delta_rows",
     "discretize_rows",
     "fluorescence_rows",
     "median_rows",
+    "moving_rank_rows",
     "over_rows",
+    "running_delta_rows",
     "smooth_rows",
     "threshold_rows",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,13 @@ from ._common import add_json, add_overwrite, check_free, print_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
+
+    from cascade_rt.results import RecordingResult
 
 _DESCRIPTION = """\
 Finds the single spikes behind spike probabilities: those whose smoothed sum explains the probabilities best.
-RESULT is what `cascade-rt predict` or a live run wrote.
+RESULT is what `cascade-rt infer`, `cascade-rt predict` or a live run wrote.
 
 The spikes go into a .npz (arrays neuron, frame, time_s: one entry for each spike) or a .csv with these columns.
 time_s is the beginning of the frame."""
@@ -34,7 +34,8 @@ def add_parser(subparsers: Any) -> None:
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("result", type=Path, metavar="RESULT", help="result of predict or run: .npz, .npy or .mat")
+    parser.add_argument("result", type=Path, metavar="RESULT", help="result: .h5, .npz, .npy, .mat, or a run's folder")
+    parser.add_argument("--plane", metavar="NAME", help="imaging plane, where the result has several")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="spikes: .npz or .csv (default: RESULT_spikes.npz, here)"
     )
@@ -51,20 +52,27 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from cascade_rt.progress import progress
+    from cascade_rt.results import open_result
+    from cascade_rt.results.flat import described
 
     out = args.out or Path(f"{args.result.stem}_spikes.npz")
     _check_out(out, overwrite=args.overwrite)
-    prob, frame, metadata = _read(args.result)
-    kernel = _kernel(args.model, metadata, args.result)
-    with progress(f"finding the spikes of {len(prob)} neurons") as report:
-        found = _find(prob, kernel, args.seed, report)
-    neuron = np.repeat(np.arange(len(prob)), [len(columns) for columns in found["columns"]]).astype(np.int64)
-    spike_frame = frame[np.concatenate([*found["columns"], np.empty(0, np.int64)]).astype(np.int64)]
-    spikes = {"neuron": neuron, "frame": spike_frame, "time_s": spike_frame / kernel["frame_rate_hz"]}
+    with open_result(args.result) as result:
+        plane = result.only() if args.plane is None else result[args.plane]
+        metadata = {**result.metadata, **described(plane)}
+        n_neurons, n_frames = plane.n_neurons, plane.n_frames
+        frame, timestamps = plane.frame_index, plane.timestamps
+        kernel = _kernel(args.model, metadata, args.result)
+        with progress(f"finding the spikes of {n_neurons} neurons") as report:
+            found = _find(plane, kernel, args.seed, report)
+    neuron = np.repeat(np.arange(n_neurons), [len(columns) for columns in found["columns"]]).astype(np.int64)
+    column = np.concatenate([*found["columns"], np.empty(0, np.int64)]).astype(np.int64)
+    time_s = frame / kernel["frame_rate_hz"] if timestamps is None else timestamps
+    spikes = {"neuron": neuron, "frame": frame[column], "time_s": time_s[column]}
     summary = {
         "out": str(out),
-        "n_neurons": len(prob),
-        "n_frames": prob.shape[1],
+        "n_neurons": n_neurons,
+        "n_frames": n_frames,
         "spikes": len(neuron),
         "expected_spikes": found["expected"],
         "fit_error": found["misfit"] / found["expected"] if found["expected"] else None,
@@ -76,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(summary)
         return 0
-    print(f"{args.result.name}: {len(prob)} neurons, {prob.shape[1]} frames at {kernel['frame_rate_hz']:g} Hz")
+    print(f"{args.result.name}: {n_neurons} neurons, {n_frames} frames at {kernel['frame_rate_hz']:g} Hz")
     print(
         f"  {len(neuron)} spikes; the probabilities sum to {found['expected']:.1f}. "
         f"{summary['silent_neurons']} neurons have no spike"
@@ -100,34 +108,6 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
     check_free([out], overwrite=overwrite)
 
 
-def _read(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64], dict[str, Any]]:
-    """Probabilities (NaN where not valid), the frame of each column, and what the result says of itself."""
-    import numpy as np
-
-    from cascade_rt.endpoints.files import read_recording
-
-    if path.suffix.lower() == ".npy":
-        prob = read_recording(path).dff
-        beside = path.with_name(path.name + ".json")
-        metadata = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        first = int(metadata.get("first_frame") or 0)
-        return prob, np.arange(first, first + prob.shape[1], dtype=np.int64), metadata
-    prob = read_recording(path, "spike_prob").dff
-    if path.suffix.lower() == ".npz":
-        with np.load(path, allow_pickle=False) as stored:
-            rest = {name: stored[name] for name in ("valid", "frame", "metadata") if name in stored}
-    else:
-        from scipy import io
-
-        stored = io.loadmat(path, variable_names=["valid", "frame", "metadata"])
-        rest = {name: value for name, value in stored.items() if not name.startswith("__")}
-    if "valid" in rest and rest["valid"].shape == prob.shape:
-        prob = np.where(rest["valid"].astype(bool), prob, np.float32(np.nan))
-    frame = rest["frame"].ravel() if "frame" in rest else np.arange(prob.shape[1])
-    text = str(rest["metadata"].ravel()[0]) if "metadata" in rest else "{}"
-    return prob, frame.astype(np.int64), json.loads(text)
-
-
 def _kernel(model: str | None, metadata: dict[str, Any], path: Path) -> dict[str, Any]:
     """Smoothing, frame rate and kind of kernel, from the result or from the model named."""
     from cascade_rt.bundle import find_bundle, read_spec
@@ -148,9 +128,7 @@ def _kernel(model: str | None, metadata: dict[str, Any], path: Path) -> dict[str
     }
 
 
-def _find(
-    prob: NDArray[np.float32], kernel: dict[str, Any], seed: int, report: Callable[[float], None]
-) -> dict[str, Any]:
+def _find(plane: RecordingResult, kernel: dict[str, Any], seed: int, report: Callable[[float], None]) -> dict[str, Any]:
     """Columns of the spikes of each neuron, the summed probability, and the summed absolute difference."""
     import numpy as np
 
@@ -159,9 +137,11 @@ def _find(
 
     columns: list[NDArray[np.int64]] = []
     expected = misfit = 0.0
-    block = max(1, _BLOCK // prob.shape[1])
-    for first in range(0, len(prob), block):
-        part = np.asarray(prob[first : first + block], np.float32)
+    block = max(1, _BLOCK // plane.n_frames)
+    for first in range(0, plane.n_neurons, block):
+        part = np.asarray(plane.spike_prob[first : first + block], np.float32)
+        if plane.valid is not None:
+            part = np.where(np.asarray(plane.valid[first : first + block], bool), part, np.float32(np.nan))
         found = discretize(part, seed=seed, **kernel)
         counts = np.zeros(part.shape, np.float32)
         for row, spikes in zip(counts, found, strict=True):
@@ -170,7 +150,7 @@ def _find(
         misfit += float(np.nansum(np.abs(part - explained), dtype=np.float64))
         expected += float(np.nansum(part, dtype=np.float64))
         columns += found
-        report(min(1.0, (first + block) / len(prob)))
+        report(min(1.0, (first + block) / plane.n_neurons))
     return {"columns": columns, "expected": expected, "misfit": misfit}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._common import add_json, positive_float, print_json
-from ._recording import frame_rate, noise_histogram, whole_timeline
+from ._recording import noise_histogram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -192,7 +192,8 @@ def _recommend(args: argparse.Namespace) -> int:
 
 def _read(args: argparse.Namespace) -> tuple[NDArray[Any], NDArray[np.float64], float, dict[str, Any]]:
     """Traces, noise levels, frame rate, and what to tell of the recording."""
-    from cascade_rt.endpoints.recordings import read_recording
+    from cascade_rt.formats import read_recording
+    from cascade_rt.formats.timeline import frame_rate, whole_timeline
     from cascade_rt.noise import noise_levels
 
     recording = read_recording(args.recording, args.key)

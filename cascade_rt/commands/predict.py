@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._common import add_device, add_json, add_overwrite, add_values, positive_float, print_json, read_noise_levels
-from ._recording import frame_rate, noise_histogram, whole_timeline
+from ._recording import noise_histogram
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,8 +84,10 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from cascade_rt.bundle import find_bundle, read_spec
-    from cascade_rt.endpoints.files import check_output, read_recording
+    from cascade_rt.endpoints.files import check_output
     from cascade_rt.engine import load_model
+    from cascade_rt.formats import read_recording
+    from cascade_rt.formats.timeline import frame_rate, whole_timeline
     from cascade_rt.noise import noise_levels
 
     out = args.out or Path(f"{args.recording.stem}_spike_prob.npz")

@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
     """Send a recording."""
     from cascade_rt.endpoints import FileEndpoint, parse_endpoint
     from cascade_rt.endpoints.files import FileSource
-    from cascade_rt.endpoints.recordings import read_recording
     from cascade_rt.endpoints.replaying import Microscope
     from cascade_rt.errors import InputError
+    from cascade_rt.formats import read_recording
     from cascade_rt.progress import progress
 
     endpoint = parse_endpoint(args.sink, "sink")

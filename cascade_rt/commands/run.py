@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._common import add_device, add_json, add_overwrite, add_values, positive_float, positive_int, print_json
 from ._keeping import describe_recordings, is_complete, recording_sink
+from ._monitor import Watching, add_monitor
 from ._signals import stop_on_signals
 from ._triggers import Triggering, add_triggers, describe_triggers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
+    from cascade_rt.baseline import BaselineOptions, RunningBaseline
     from cascade_rt.chunks import ModelSpec
     from cascade_rt.ports import Sink, Source
     from cascade_rt.runner import LiveStream, Runner
@@ -34,7 +39,7 @@ _EPILOG = """\
 addresses: tcp://HOST:PORT with options ?type=sub|pull (source) or pub|push (sink), &bind=true|false,
   &hwm=N, &overrun=drop|wait, CURVE keys; a source is SUB and connects, a sink is PUB and binds, unless told
   otherwise. PUSH/PULL loses nothing; PUB/SUB lets any number of programs watch.
-files: .npy, .npz, .mat (source and sink). docs/wire-format.md describes the messages.
+files: .npy, .npz, .mat (source and sink), .h5 (sink). docs/wire-format.md describes the messages.
 
 examples:
   cascade-rt run --model GCaMP8_EXC_30Hz_smoothing25ms --frame-rate 30 \\
@@ -64,7 +69,9 @@ def add_parser(subparsers: Any) -> None:
     add_overwrite(parser)
     _add_timing(parser)
     _add_values(parser)
+    _add_fluorescence(parser)
     add_triggers(parser)
+    add_monitor(parser)
     wire = parser.add_argument_group("connection")
     wire.add_argument(
         "--wire", type=_wire, default=None, metavar="raw:N",
@@ -122,6 +129,18 @@ def _add_values(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_fluorescence(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fluorescence (docs/baseline.md)")
+    group.add_argument(
+        "--fluorescence", action="store_true",
+        help="frames are fluorescence, not ΔF/F: compute ΔF/F with a baseline that looks back",
+    )  # fmt: skip
+    group.add_argument(
+        "--baseline-window", type=positive_float, default=60.0, metavar="S",
+        help="window of the baseline (default: 60 s); results are unreliable before it is full",
+    )  # fmt: skip
+
+
 def _wire(text: str) -> int | None:
     kind, _, number = text.partition(":")
     if text == "json":
@@ -146,7 +165,6 @@ def run(args: argparse.Namespace) -> int:
     from cascade_rt.bundle import find_bundle, read_spec
     from cascade_rt.endpoints import open_sink, open_source
     from cascade_rt.engine import load_model
-    from cascade_rt.runner import Runner
 
     source = open_source(args.source, frame_rate_hz=args.frame_rate, raw_neurons=args.wire, insecure=args.insecure)
     sinks: list[Sink] = [
@@ -156,7 +174,8 @@ def run(args: argparse.Namespace) -> int:
     folder = find_bundle(args.model)
     spec = read_spec(folder)
     check_live(spec, source, allow_offline_model=args.allow_offline_model)
-    check_values(source, args.frame_rate or spec.frame_rate_hz)
+    if not args.fluorescence:
+        check_values(source, args.frame_rate or spec.frame_rate_hz)
     noise = None if args.noise_levels is None else read_noise(args.noise_levels)
     model = load_model(folder, device=args.device, threads=args.threads)
     make_stream = _StreamMaker(args, model, noise)
@@ -171,9 +190,30 @@ def run(args: argparse.Namespace) -> int:
         n_neurons=None if args.max_neurons else make_stream.n_neurons,
         patient=source.finite,
     )
-    runner = Runner(
+    watching = Watching(args, None if triggering.host is None else triggering.submit)
+    with watching, triggering:
+        runner = _make_runner(
+            args, model, source, [*sinks, *triggering.sinks, *watching.sinks], make_stream, triggering
+        )
+        watching.watch(runner.statistics, None if triggering.host is None else triggering.host.describe)
+        _carry_out(runner, args)
+    summary = _report(runner, args)
+    return 0 if summary.complete and is_complete(summary.values["recordings"]) else 1
+
+
+def _make_runner(
+    args: argparse.Namespace,
+    model: Any,
+    source: Source,
+    sinks: list[Sink],
+    make_stream: _StreamMaker,
+    triggering: Triggering,
+) -> Runner:
+    from cascade_rt.runner import Runner
+
+    return Runner(
         source,
-        [*sinks, *triggering.sinks],
+        sinks,
         make_stream,
         frame_rate_hz=args.frame_rate,
         gap=args.gap,
@@ -182,18 +222,38 @@ def run(args: argparse.Namespace) -> int:
             "threshold": args.threshold,
             "gap": args.gap,
             "device": model.device,
-            "source_sha256": spec.source_sha256,
+            "source_sha256": model.spec.source_sha256,
             **triggering.metadata,
+            **({"fluorescence": True, "baseline": asdict(baseline_options(args))} if args.fluorescence else {}),
         },
         triggers=triggering.host,
         controls=triggering.controls,
+        make_baseline=_baseline_maker(args),
         max_neurons=args.max_neurons,
         make_joined=make_stream.joined,
     )
-    with triggering:
-        _carry_out(runner, args)
-    summary = _report(runner, args)
-    return 0 if summary.complete and is_complete(summary.values["recordings"]) else 1
+
+
+def baseline_options(args: argparse.Namespace) -> BaselineOptions:
+    """How ΔF/F is made of fluorescence: with what lies behind, as nothing else can be had live."""
+    from cascade_rt.baseline import BaselineOptions
+
+    return BaselineOptions(window_s=args.baseline_window, position="trailing")
+
+
+def _baseline_maker(args: argparse.Namespace) -> Callable[[int, float], RunningBaseline] | None:
+    if not args.fluorescence:
+        return None
+    from cascade_rt.baseline import RunningBaseline
+    from cascade_rt.errors import InputError
+
+    if args.max_neurons:
+        raise InputError(
+            "--fluorescence with --max-neurons: send ΔF/F where neurons join, each has a baseline of its own"
+        )
+
+    options = baseline_options(args)
+    return lambda n_neurons, rate: RunningBaseline(n_neurons, rate, options)
 
 
 def _carry_out(runner: Runner, args: argparse.Namespace) -> None:
@@ -245,8 +305,8 @@ def read_noise(path: Path) -> NDArray[np.float64]:
     """Read noise levels from a .npy file, or from the .npz of an earlier result."""
     import numpy as np
 
-    from cascade_rt.endpoints.recordings import read_array, read_noise_archive
     from cascade_rt.errors import InputError
+    from cascade_rt.formats.numpy_files import read_array, read_noise_archive
 
     array = read_noise_archive(path) if path.suffix.lower() == ".npz" else read_array(path)
     if array.ndim != 1 or array.dtype.kind not in "fiu":

@@ -54,6 +54,8 @@ SocketType = Literal["sub", "pull", "pub", "push", "rep"]
 
 #: What files can be read and written, by suffix.
 FILE_SUFFIXES = (".npy", ".npz", ".mat")
+#: Results that grow as one file.
+PORTABLE_SUFFIXES = (".h5", ".hdf5")
 
 _TYPES: dict[str, tuple[SocketType, SocketType]] = {
     "source": ("sub", "pull"),
@@ -153,10 +155,11 @@ def parse_endpoint(text: str, role: Role = "source") -> ZmqEndpoint | FileEndpoi
     path_text, _, query = text.partition("?")
     options = Options(text, query, ("key",) if role == "source" else ())
     path = Path(path_text)
-    if not path_text or (path.suffix.lower() not in FILE_SUFFIXES and not (role == "source" and path.is_dir())):
+    suffixes = FILE_SUFFIXES if role == "source" else (*FILE_SUFFIXES, *PORTABLE_SUFFIXES)
+    if not path_text or (path.suffix.lower() not in suffixes and not (role == "source" and path.is_dir())):
         raise InputError(
             f"{role} {text!r}: expected an address such as tcp://127.0.0.1:5555, or a file that ends in "
-            f"{', '.join(FILE_SUFFIXES)}"
+            f"{', '.join(suffixes)}"
         )
     return FileEndpoint(path=path, key=options.text_of("key") if "key" in options else None)
 
@@ -285,8 +288,10 @@ def open_sink(text: str, *, insecure: bool = False, overwrite: bool = False, los
         return _bridge_sink(scheme, text, insecure=insecure, lossless=lossless)
     endpoint = parse_endpoint(text, "sink")
     if isinstance(endpoint, FileEndpoint):
-        from .files import FileSink
+        from .files import FileSink, PortableSink
 
+        if endpoint.path.suffix.lower() in PORTABLE_SUFFIXES:
+            return PortableSink(endpoint.path, overwrite=overwrite)
         return FileSink(endpoint.path, overwrite=overwrite)
     from .zeromq import ZmqSink
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cascade_rt.chunks import RATE_TOLERANCE, FrameChunk
 from cascade_rt.errors import InputError
+from cascade_rt.formats import Recording, read_recording
+from cascade_rt.formats.numpy_files import read_array
 from cascade_rt.ports import EndOfStream
+from cascade_rt.results.appending import ResultAppender, check_free
 
 from .growing import GrowingFolder
 from .recording_folder import RecordingFolder
-from .recordings import Recording, read_array, read_recording
 from .results import allocate_result, check_output, incomplete_path, remove, work_folder, write_result
 
 if TYPE_CHECKING:
@@ -28,10 +31,10 @@ if TYPE_CHECKING:
 __all__ = [
     "FileSink",
     "FileSource",
+    "PortableSink",
     "RecordingFolder",
     "allocate_result",
     "check_output",
-    "read_recording",
     "write_result",
 ]
 
@@ -221,6 +224,76 @@ class FileSink:
                 if file.is_file():
                     arrays[kind + suffix] = read_array(file)
         return arrays
+
+
+class PortableSink:
+    """Appends results to a portable file (``.h5``) that can be read at any moment; see :class:`ResultAppender`.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+    """
+
+    live = False
+    dropped = 0
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        self.path = path
+        self._overwrite = overwrite
+        self._appender: ResultAppender | None = None
+        #: The file that was written, once finished.
+        self.written: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def open(self, stopped: Callable[[], bool]) -> None:
+        """Check that the file can be written; raises InputError or OutputExistsError."""
+        del stopped
+        import_module("h5py")  # now, for the first frames not to wait for it
+        check_free(self.path, overwrite=self._overwrite)
+
+    def start(self, info: RunInfo) -> None:
+        """Begin to write beside the final name."""
+        described = {
+            "model": info.spec.name,
+            "smoothing_s": info.spec.smoothing_s,
+            "causal_kernel": info.spec.causal_kernel,
+            **info.metadata,
+            "stream": info.stream,
+            "frame_rate_hz": info.frame_rate_hz,
+            "lookahead_frames": max(info.lookaheads),
+        }
+        self._appender = ResultAppender(
+            self.path, info.n_neurons, described, lookaheads=info.lookaheads, overwrite=self._overwrite
+        )
+
+    def send(self, chunk: SpikeChunk) -> None:
+        """Append one result."""
+        if self._appender is None:
+            raise RuntimeError(f"{self.path} was not started")
+        self._appender.append(chunk)
+
+    def finish(self, next_frame: int, *, complete: bool, metadata: Mapping[str, Any]) -> None:
+        """Give the file its name; if not complete, it stays ``stem.incomplete.h5``."""
+        del next_frame
+        if self._appender is None:
+            return
+        described = dict(metadata)
+        noise = described.pop("noise_levels", None)
+        if not self._appender.n_frames:
+            self._appender.discard()
+        else:
+            self.written = self._appender.finish(described, noise_levels=noise, complete=complete)
+        self._appender = None
+
+    def close(self) -> None:
+        """Close the file as it is; it stays beside the final name, readable."""
+        if self._appender is not None:
+            self._appender.close()
+            self._appender = None
 
 
 def _segments(frame: NDArray[np.int64]) -> list[list[int]]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .results import NpyAppender, as_plain, write_json
+from cascade_rt.results.arrays import plain
+
+from .results import NpyAppender, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -128,7 +130,7 @@ class GrowingFolder:
             values = {"piece": self.n_pieces, "next_frame": self._next_frame, **values}
         if name not in self._lines:
             self._lines[name] = (self.folder / f"{name}.jsonl").open("ab", buffering=0)
-        line = json.dumps(as_plain(values), allow_nan=False, ensure_ascii=False, default=str) + "\n"
+        line = json.dumps(plain(values), allow_nan=False, ensure_ascii=False, default=str) + "\n"
         self._lines[name].write(line.encode())
 
     def save(self, name: str, array: NDArray[Any]) -> None:

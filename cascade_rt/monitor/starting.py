@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cascade_rt
 from cascade_rt.errors import CascadeError, InputError
 
 from .feed import MonitorSink
@@ -186,7 +185,7 @@ def check_readers(host: str, port: int, *, protect: bool, insecure: bool) -> Non
 
 
 def _spawn() -> subprocess.Popen[str]:
-    package = str(Path(cascade_rt.__file__).parents[1])
+    package = str(Path(__file__).parents[2])
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, "-m", "cascade_rt.monitor.process"],

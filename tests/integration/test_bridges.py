@@ -29,9 +29,9 @@ from cascade_rt.chunks import FrameChunk
 from cascade_rt.cli import build_parser
 from cascade_rt.endpoints import open_sink, open_source
 from cascade_rt.endpoints.openephys import OpenEphysEventSink
-from cascade_rt.endpoints.recordings import read_recording
 from cascade_rt.engine import load_model
 from cascade_rt.events import Event
+from cascade_rt.formats import read_recording
 from cascade_rt.offline import predict
 from cascade_rt.ports import EndOfStream
 

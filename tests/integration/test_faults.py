@@ -18,8 +18,8 @@ from networks import write_conditioned
 
 from cascade_rt import codec
 from cascade_rt.chunks import FrameChunk
-from cascade_rt.endpoints.recordings import read_recording
 from cascade_rt.engine import load_model
+from cascade_rt.formats import read_recording
 from cascade_rt.offline import predict
 
 N_NEURONS = 6

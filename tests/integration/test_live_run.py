@@ -11,8 +11,8 @@ from live import Bench, Command, recording, same
 from networks import write_conditioned
 
 from cascade_rt import codec
-from cascade_rt.endpoints.recordings import read_recording
 from cascade_rt.engine import load_model
+from cascade_rt.formats import read_recording
 from cascade_rt.noise import noise_levels
 from cascade_rt.offline import predict
 

@@ -16,9 +16,9 @@ from networks import write_conditioned
 from cascade_rt.endpoints.attachments import attach_model
 from cascade_rt.endpoints.buffered import BufferedSink
 from cascade_rt.endpoints.files import RecordingFolder
-from cascade_rt.endpoints.recordings import read_recording
 from cascade_rt.endpoints.results import NpyAppender
 from cascade_rt.engine import load_model
+from cascade_rt.formats import read_recording
 from cascade_rt.ports import EndOfStream
 from cascade_rt.recorded import RecordedRun
 from cascade_rt.rerun import rerun

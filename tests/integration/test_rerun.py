@@ -12,7 +12,7 @@ from live import Bench as QuietBench
 from networks import write_conditioned
 
 from cascade_rt import codec
-from cascade_rt.endpoints.recordings import read_recording
+from cascade_rt.formats import read_recording
 from cascade_rt.recorded import RecordedRun, read_columns
 
 NU = np.array([1.5, 2.0, 2.5, 3.0, 4.0, 6.0])

