@@ -35,12 +35,13 @@ DONE, FAILED, WRONG_USE = 0, 1, 2
 
 _DESCRIPTION = """\
 Turns calcium traces (dF/F) into calibrated spike probabilities: the expected number of spikes
-of each neuron in each imaging frame. Works on finished recordings (predict) and live, while the
+of each neuron in each imaging frame. Works on finished recordings (infer) and live, while the
 experiment runs (run)."""
 
 _EXAMPLES = """\
 first steps:
   cascade-rt demo                                   see it work: a simulated recording, live, with a check
+  cascade-rt infer suite2p/ --indicator GCaMP8m     spikes of a finished recording, whatever pipeline it comes from
   cascade-rt models                                 which models there are
   cascade-rt models --for traces.mat --frame-rate 30 --indicator GCaMP8s   which one to take, and why
   cascade-rt predict traces.mat --model GCaMP8_EXC_30Hz_smoothing25ms --frame-rate 30 --plot traces.png

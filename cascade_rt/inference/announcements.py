@@ -32,7 +32,8 @@ def found(source: Source, planes: Sequence[Plane]) -> Iterator[str]:
         name = f"{recording.name}: " if recording.name else ""
         rate = f"{plane.n_frames} frames at {plane.frame_rate_hz:g} Hz ({minutes} min {seconds} s)"
         yield f"{name}{neurons}, {rate}"
-    yield f"ΔF/F: {planes[0].dff_description}"
+    told = planes[0].dff_description
+    yield told if told.startswith("ΔF/F") else f"ΔF/F: {told}"
 
 
 def decided(
