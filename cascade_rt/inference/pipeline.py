@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cascade_rt import __version__
+from cascade_rt.checks import check_noise_levels
 from cascade_rt.discretization import discretize
 from cascade_rt.engine import load_model
 from cascade_rt.errors import InputError
@@ -218,7 +219,7 @@ def _scan(plane: Plane, resampled_to: float | None, tell: Progress) -> NDArray[n
     stage = f"reading {plane.recording.name}".strip()
     for block in plane.blocks(lambda fraction: tell(stage, fraction)):
         dff, rate = at_rate(block.dff, plane.frame_rate_hz, resampled_to)
-        nu[block.rows] = noise_levels(dff, frame_rate_hz=rate)
+        nu[block.rows] = check_noise_levels(noise_levels(dff, frame_rate_hz=rate), block.rows.size)
     return nu
 
 

@@ -289,3 +289,16 @@ def test_a_dataset_in_the_order_of_time_is_never_read_whole(tmp_path: Path, monk
     assert max(sizes) <= dff.size / 3
     with crt.open_result(answer["result"]) as result:
         np.testing.assert_allclose(result.spike_prob[:], predicted(dff), atol=1e-5)
+
+
+def test_neurons_without_noise_are_nan_as_for_predict(tmp_path: Path) -> None:
+    dff = simulated()
+    dff[2], dff[5], dff[6, 7] = 0.0, np.nan, np.inf
+    answer = infer(_npy(tmp_path, dff), "--frame-rate", 30, "--model", MODEL)
+    with crt.open_result(answer["result"]) as result:
+        np.testing.assert_allclose(result.spike_prob[:], predicted(dff), atol=1e-5)
+        assert np.isnan(result.noise_levels[[2, 5]]).all()
+        assert result.why_undefined[2] == "constant"
+        assert result.why_undefined[5] == "without a finite value"
+        assert result.why_undefined[6] == "with infinite values"
+        assert result.why_undefined[0] == ""
