@@ -21,11 +21,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zmq
-from live import ROOT, Bench, Command, recording, same
+from live import Bench, Command, recording, same
 from networks import write_conditioned
 
 from cascade_rt import codec
 from cascade_rt.chunks import FrameChunk
+from cascade_rt.bundle import find_bundle
 from cascade_rt.cli import build_parser
 from cascade_rt.endpoints import open_sink, open_source
 from cascade_rt.endpoints.openephys import OpenEphysEventSink
@@ -36,7 +37,8 @@ from cascade_rt.offline import predict
 from cascade_rt.ports import EndOfStream
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
-EXAMPLES = ROOT / "docs" / "examples"
+DOCS = Path(__file__).parents[2] / "docs"
+EXAMPLES = DOCS / "examples"
 NU = np.array([1.5, 2.0, 2.5, 3.0, 4.0, 6.0])
 N_FRAMES = 200
 
@@ -480,7 +482,7 @@ def test_improv(bundle, model, dff, folder, tmp_path):
 
 # --- the pages ----------------------------------------------------------------------------------------------
 
-PAGES = sorted((ROOT / "docs" / "bridges").glob("*.md"))
+PAGES = sorted((DOCS / "bridges").glob("*.md"))
 
 
 def blocks(page, language):
@@ -497,7 +499,7 @@ def test_commands_of_the_pages_are_understood(page):
         program, *arguments = shlex.split(command)
         assert program == "cascade-rt"
         args = build_parser().parse_args(arguments)
-        assert (ROOT / "exported_models" / str(args.model)).is_dir()
+        assert find_bundle(str(args.model)).is_dir()
         open_source(args.source, insecure=args.insecure)
         for sink in args.sink:
             open_sink(sink, insecure=args.insecure)
@@ -510,13 +512,13 @@ def test_links_of_the_pages_lead_somewhere(page):
 
 
 def test_addresses_of_the_bonsai_page_are_understood():
-    page = ROOT / "docs" / "bridges" / "bonsai.md"
+    page = DOCS / "bridges" / "bonsai.md"
     for option, text in re.findall(r'`--(source|sink) "?(bonsai://[^"`]+)', page.read_text(encoding="utf-8")):
         (open_source if option == "source" else open_sink)(text.replace("=N", "=9"))
 
 
 def test_the_writer_of_the_page_is_followed(dff, tmp_path, monkeypatch):
-    (code,) = blocks(ROOT / "docs" / "bridges" / "growing-file.md", "python")
+    (code,) = blocks(DOCS / "bridges" / "growing-file.md", "python")
     monkeypatch.chdir(tmp_path)
     source = open_source("tail:dff.raw?neurons=6&end=done")
     source.open()
@@ -528,7 +530,7 @@ def test_the_writer_of_the_page_is_followed(dff, tmp_path, monkeypatch):
 
 
 def test_the_sender_of_the_lsl_page_is_received(dff, lsl_here):
-    code = blocks(ROOT / "docs" / "bridges" / "lsl.md", "python")[0]
+    code = blocks(DOCS / "bridges" / "lsl.md", "python")[0]
     source = open_source("lsl:dff?source_id=my-microscope&gaps=none", insecure=True)
     source.open()
     found, names = [], {}
@@ -548,7 +550,7 @@ def test_the_sender_of_the_lsl_page_is_received(dff, lsl_here):
 
 
 def test_the_bytes_of_the_scanimage_page():
-    text = (ROOT / "docs" / "bridges" / "scanimage.md").read_text(encoding="utf-8")
+    text = (DOCS / "bridges" / "scanimage.md").read_text(encoding="utf-8")
     header = b'{"v":1,"stream":"scanimage","frame":7,"shape":[2,1],"dtype":"<f4","rate":30,"t":1.5}'
     assert f"01 {len(header):02x}   {header[:7].hex(' ')}" in text
     payload = np.array([0.5, -0.25], "<f4").tobytes()
