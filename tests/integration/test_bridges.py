@@ -25,8 +25,8 @@ from live import Bench, Command, recording, same
 from networks import write_conditioned
 
 from cascade_rt import codec
-from cascade_rt.chunks import FrameChunk
 from cascade_rt.bundle import find_bundle
+from cascade_rt.chunks import FrameChunk
 from cascade_rt.cli import build_parser
 from cascade_rt.endpoints import open_sink, open_source
 from cascade_rt.endpoints.openephys import OpenEphysEventSink
