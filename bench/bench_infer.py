@@ -91,18 +91,18 @@ def child(code: str, *arguments: str) -> dict[str, float]:
 
 
 def main() -> None:
-    args = parse(__doc__)
+    args = parse(__doc__, ("--only", {"choices": KINDS}))
     checks = Checks(args)
     n_neurons, n_frames = (20, 3000) if args.smoke else (1000, 80_000)
     size, threads, bundle = n_neurons * n_frames, str(args.threads or 0), str(conditioned_bundle())
     answer: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for kind in KINDS:
-            source = folder / f"{kind.replace(' ', '_')}.h5"
-            write(source, kind, n_neurons, n_frames)
+        kinds = [args.only] if args.only else list(KINDS)
+        for kind in dict.fromkeys(["by neuron", *kinds]):
+            write(folder / f"{kind.replace(' ', '_')}.h5", kind, n_neurons, n_frames)
         memory = folder / "by_neuron.h5"
-        for kind in KINDS:
+        for kind in kinds:
             source = folder / f"{kind.replace(' ', '_')}.h5"
             arguments = [str(source), str(folder / "out"), bundle, threads]
             if kind == "by frame":
