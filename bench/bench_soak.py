@@ -42,16 +42,15 @@ def watch(folder: Path, stop: threading.Event) -> list[tuple[float, float]]:
     """Memory (MB) of the `run` that records into ``folder``, over time (s)."""
     samples, started, found = [], time.monotonic(), None
     while not stop.wait(EVERY_S):
-        if found is None:
-            for child in psutil.Process().children(recursive=True):
-                line = child.cmdline()
-                if str(folder) in line and "run" in line:
-                    found = child
         try:
+            if found is None:
+                family = psutil.Process().children(recursive=True)
+                found = next((one for one in family if {str(folder), "run"} <= set(one.cmdline())), None)
             if found is not None:
                 samples.append((time.monotonic() - started, found.memory_info().rss / 1e6))
-        except psutil.NoSuchProcess:
-            break
+        except psutil.NoSuchProcess:  # other processes come and go; when the run itself has ended, the soak has too
+            if found is not None:
+                break
     return samples
 
 

@@ -30,6 +30,11 @@ class Page:
     def say(self, **message):
         self.send(json.dumps(message).encode())
 
+    def say_often(self, times, **message):
+        """The same message again and again, in one piece: it must not arrive spread over seconds."""
+        frame = encode_frame(TEXT, json.dumps(message).encode(), mask=b"abcd")
+        self._connection.sendall(frame * times)
+
     def send(self, payload, opcode=TEXT):
         self._connection.sendall(encode_frame(opcode, payload, mask=b"abcd"))
 

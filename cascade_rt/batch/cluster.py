@@ -69,6 +69,8 @@ def run_on_cluster(
             if future.status == "finished":
                 yield "end", session, future.result()
             else:
-                reason = f"its Dask worker failed: {future.exception()}"
+                # Those that the scheduler has lost, or was told to drop, have no exception.
+                lost = future.status != "error"
+                reason = f"its Dask worker failed: {future.exception()}" if not lost else f"no answer: {future.status}"
                 yield "end", session, Outcome(session=session.name, status="failed", reason=reason)
             future.release()

@@ -54,6 +54,8 @@ def run_local(
     workers: list[_Worker] = []
     try:
         while waiting or any(worker.session for worker in workers):
+            for worker in [one for one in workers if one.session is None and not one.process.is_alive()]:
+                workers.remove(worker)  # it died while it had nothing to do
             while waiting and len(workers) < n_workers:
                 workers.append(_start(context))
             for worker in workers:

@@ -120,6 +120,7 @@ def run_batch(
         "report": report,
         "beside": beside,
         "threads": 1 if scheduler else max(1, cores // n_workers),
+        "batch": frozenset(session.name for session in sessions),
     }
     where = f"Dask {scheduler}" if scheduler else f"{n_workers} processes"
     target = folder / PAGE if page is None else Path(page)

@@ -19,14 +19,15 @@ from cascade_rt.session import InferOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Search", "Session", "find_sessions", "is_own_file", "read_list"]
+__all__ = ["Search", "Session", "find_sessions", "is_own", "read_list"]
 
 _log = logging.getLogger(__name__)
 
 #: Formats that are recognised by what they hold. Any other file that is found by searching may be something else.
 _UNMISTAKABLE = ("run", "suite2p", "minian", "caiman", "nwb")
-#: Names of what this package writes.
-_OWN = re.compile(r"(^|[_.])(cascade|spike_prob)([_.]|$)|\.(incomplete|part)(\.|$)", re.IGNORECASE)
+#: Names of what this package writes. Of folders only results in zarr: people's may well be called after CASCADE.
+_OWN_FILE = re.compile(r"(^|[_.])(cascade|spike_prob)([_.]|$)|\.(incomplete|part)(\.|$)", re.IGNORECASE)
+_OWN_FOLDER = re.compile(r"(^|[_.])(cascade|spike_prob)([_.].*)?\.zarr$|\.incomplete$", re.IGNORECASE)
 _BASELINE = "baseline_"
 
 
@@ -75,8 +76,9 @@ def find_sessions(paths: Sequence[str | os.PathLike[str]], options: InferOptions
     ----------
     paths : sequence of path
         Files; folders that a pipeline wrote; patterns such as ``data/*/suite2p`` or ``data/**/*.nwb``; or folders to be
-        searched. A search takes neither results of this package nor what lies inside of a session, nor names that
-        start with a dot; and general files (``.npy``, ``.mat``, HDF5, CSV, …) only if they hold traces.
+        searched. A search takes neither files named as results of this package are (``*_cascade.h5``,
+        ``*_spike_prob.npz``, …) nor what lies inside of a session, nor names that start with a dot; and general files
+        (``.npy``, ``.mat``, HDF5, CSV, …) only if they hold traces.
     options : InferOptions, optional
         Of all of them.
 
@@ -114,7 +116,8 @@ def read_list(path: str | os.PathLike[str], options: InferOptions | None = None)
         Empty lines and lines that start with ``#`` are left out. A first line in which ``path`` is the name of a column
         makes it a table; its other columns are named as the fields of :class:`~cascade_rt.session.InferOptions`
         (``frame_rate_hz``, ``indicator``, ``model``, ``key``, ``neuropil_coefficient``, …, and ``baseline_window_s``,
-        ``baseline_percentile``, …). A cell that is empty leaves what holds for all. Paths are relative to the list.
+        ``baseline_percentile``, …). A cell that is empty leaves what holds for all. Paths are relative to the list; so
+        are the folders for results below that for all of them.
     options : InferOptions, optional
         What holds for all.
 
@@ -136,7 +139,7 @@ def read_list(path: str | os.PathLike[str], options: InferOptions | None = None)
     separator = next((mark for mark in ("\t", ";", ",") if mark in lines[0][1]), ",")
     columns = [name.strip() for name in next(csv.reader([lines[0][1]], delimiter=separator))]
     if "path" not in columns:
-        return tuple(Session(path=_below(path, line), options=options) for _, line in lines)
+        return tuple(_listed(path, line, options) for _, line in lines)
     sessions = []
     for number, line in lines[1:]:
         cells = [cell.strip() for cell in next(csv.reader([line], delimiter=separator))]
@@ -150,13 +153,13 @@ def read_list(path: str | os.PathLike[str], options: InferOptions | None = None)
             chosen = _absolute_model(_with_cells(options, row))
         except InputError as error:
             raise InputError(f"{path}, line {number}: {error}") from error
-        sessions.append(Session(path=_below(path, where), options=chosen))
+        sessions.append(_listed(path, where, chosen))
     return tuple(sessions)
 
 
-def is_own_file(path: Path) -> bool:
-    """Whether a name is one that this package gives to its results."""
-    return _OWN.search(path.name) is not None
+def is_own(path: Path) -> bool:
+    """Whether a file or folder has a name that this package gives to its results."""
+    return (_OWN_FOLDER if path.is_dir() else _OWN_FILE).search(path.name) is not None
 
 
 def _absolute_model(options: InferOptions) -> InferOptions:
@@ -166,8 +169,13 @@ def _absolute_model(options: InferOptions) -> InferOptions:
     return replace(options, model=str(Path(options.model).resolve()))
 
 
-def _below(list_file: Path, where: str) -> Path:
-    return (list_file.absolute().parent / Path(where).expanduser()).resolve()
+def _listed(list_file: Path, where: str, options: InferOptions) -> Session:
+    folder = list_file.resolve().parent
+    path = (folder / Path(where).expanduser()).resolve()
+    below = path.parent
+    return Session(
+        path=path, options=options, place=below.relative_to(folder) if below.is_relative_to(folder) else Path()
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- searching
@@ -187,7 +195,7 @@ def _expand(given: str, options: InferOptions, passed_over: dict[str, str]) -> I
     root = Path(*parts[:fixed]).resolve()
     matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
     for match in map(Path, matches):
-        if any(is_own_file(part) for part in (match, *map(Path, match.parts[fixed:]))):
+        if is_own(match):
             continue
         for session, place in _inside(match.resolve(), options, passed_over):
             beyond = session.parent
@@ -206,7 +214,7 @@ def _search(folder: Path, options: InferOptions, passed_over: dict[str, str]) ->
     for here, folders, files in os.walk(folder):
         inner = []
         for name in sorted(folders):
-            if name.startswith(".") or is_own_file(Path(name)):
+            if name.startswith(".") or is_own(Path(here) / name):
                 continue
             if _format(Path(here) / name, options) is None:
                 inner.append(name)
@@ -215,14 +223,16 @@ def _search(folder: Path, options: InferOptions, passed_over: dict[str, str]) ->
         folders[:] = inner
         for name in sorted(files):
             path = Path(here) / name
-            if name.startswith(".") or is_own_file(path) or _format(path, options) is None:
+            if name.startswith(".") or is_own(path) or _format(path, options) is None:
                 continue
             if _holds_traces(path, options, passed_over):
                 yield path
 
 
 def _format(path: Path, options: InferOptions) -> str | None:
-    wanted = FORMATS if options.format is None else {options.format: FORMATS.get(options.format, options.format)}
+    if options.format is not None and options.format not in FORMATS:
+        raise InputError(f"format={options.format!r}: expected one of {', '.join(FORMATS)}")
+    wanted = FORMATS if options.format is None else {options.format: FORMATS[options.format]}
     for name, module in wanted.items():
         recognises: Callable[[Path], bool] = import_module(f"cascade_rt.formats.{module}").recognises
         if recognises(path):

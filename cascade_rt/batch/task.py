@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cascade_rt.errors import CascadeError, CascadeWarning
+from cascade_rt.errors import CascadeError, CascadeWarning, InputError
 from cascade_rt.inference import infer
 from cascade_rt.inference.outputs import plan_outputs
 from cascade_rt.inference.pipeline import open_described
@@ -28,6 +28,9 @@ __all__ = ["Outcome", "process"]
 
 #: Time between two looks at a session that another program is processing (s).
 LOCK_POLL_S = 0.2
+
+#: What a batch adds to the metadata of a result: the fingerprint, whose result it is, and what else was written.
+MARK, SESSION, WRITTEN = "fingerprint", "batch_session", "batch_wrote"
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -80,6 +83,7 @@ def process(
     beside: bool = True,
     threads: int = 1,
     known: Hashes | None = None,
+    batch: frozenset[str] = frozenset(),
 ) -> Outcome:
     """Process a session, unless it has been finished before; never raises for what is wrong with it.
 
@@ -95,12 +99,14 @@ def process(
     threads : int
     known : dict, optional
         Hashes of files from earlier.
+    batch : frozenset of str
+        Names of all sessions of the batch, of which no two may write the same file.
     """
     started = time.perf_counter()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CascadeWarning)  # they are among the findings
-            made = _process(session, out, overwrite, report, beside, threads, known or {})
+            made = _process(session, out, overwrite, report, beside, threads, known or {}, batch)
     except (CascadeError, OSError, MemoryError) as error:
         made = _failed(session, " ".join(str(error).split()) or type(error).__name__)
     except Exception as error:  # noqa: BLE001 - recorded, and told in the report; the other sessions go on
@@ -114,7 +120,14 @@ def _failed(session: Session, reason: str) -> dict[str, Any]:
 
 
 def _process(
-    session: Session, out: Path | None, overwrite: bool, report: bool, beside: bool, threads: int, known: Hashes
+    session: Session,
+    out: Path | None,
+    overwrite: bool,
+    report: bool,
+    beside: bool,
+    threads: int,
+    known: Hashes,
+    batch: frozenset[str],
 ) -> dict[str, Any]:
     folder = None if out is None else out / session.place
     with open_described(session.path, session.options) as source:
@@ -128,37 +141,43 @@ def _process(
         "result": str(planned.result),
         "report": "" if planned.report is None else str(planned.report),
     }
+    wanted = [name for name, asked in (("report", report), ("beside", beside)) if asked]
     while True:
         with locked(planned.result) as mine:
             if mine:
-                there = [_mark(path) for path in (planned.result, planned.whole)]
-                if there[0] == mark:
+                there, whole = _own_metadata(planned.result), _own_metadata(planned.whole)
+                if there.get(MARK) == mark and set(wanted) <= set(there.get(WRITTEN, ())):
                     return {**common, "status": "skipped", "summary": _stored_summary(planned.result)}
+                other = there.get(SESSION, session.name)
+                if other != session.name and other in batch:
+                    raise InputError(
+                        f"{planned.result} is the result of {other}, of the same batch: rename one of them, or give "
+                        "a folder above both of them, below which --out keeps them apart"
+                    )
                 inference = infer(
                     session.path,
                     session.options,
                     out=folder,
                     # What a batch has made, or was about to make when it was killed, is a batch's to replace.
-                    overwrite=overwrite or any(one is not None for one in there),
+                    overwrite=overwrite or bool(there or whole),
                     report=report,
                     beside=beside,
                     threads=threads,
-                    metadata={"fingerprint": mark},
+                    metadata={MARK: mark, SESSION: session.name, WRITTEN: wanted},
                 )
                 return {**common, "status": "done", "summary": _summary(inference)}
         time.sleep(LOCK_POLL_S)
 
 
-def _mark(result: Path) -> str | None:
-    """Fingerprint of a finished result; None if there is none, or no batch has made it."""
+def _own_metadata(result: Path) -> dict[str, Any]:
+    """Metadata of a finished result that a batch has made; empty if there is none."""
     if not result.is_file():
-        return None
+        return {}
     try:
         with open_result(result) as stored:
-            mark = stored.metadata.get("fingerprint") if stored.complete else None
+            return dict(stored.metadata) if stored.complete and MARK in stored.metadata else {}
     except CascadeError:
-        return None
-    return mark if isinstance(mark, str) else None
+        return {}
 
 
 def _summary(inference: Inference) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from batches import MODEL, assert_same, results, start, write_sessions
 
+import cascade_rt as crt
 from cascade_rt.batch import find_sessions, read_list, run_batch
 from cascade_rt.errors import InputError
 from cascade_rt.session import InferOptions
@@ -116,6 +117,50 @@ def test_what_has_changed_is_done_again(tmp_path: Path) -> None:
     np.save(paths[1], 2 * np.load(paths[1]))
     assert again() == ["skipped", "done"]
     assert again(InferOptions(model=MODEL, frame_rate_hz=30.0, threshold="none")) == ["done", "done"]
+
+
+def test_what_was_not_written_before_is_done_again(tmp_path: Path) -> None:
+    (path,) = write_sessions(tmp_path, 1)
+    sessions, out = find_sessions([path], OPTIONS).sessions, tmp_path / "out"
+
+    def status(**wanted: bool) -> str:
+        return run_batch(sessions, out=out, workers=1, **wanted).outcomes[0].status
+
+    assert status(report=False, beside=False) == "done"
+    assert not (out / "traces_cascade_report.html").exists()
+    assert status(report=True, beside=True) == "done"
+    assert (out / "traces_cascade_report.html").exists()
+    assert (out / "traces_spike_prob.npz").exists()
+    assert status(report=True, beside=True) == "skipped"
+    assert status(report=False, beside=False) == "skipped"
+
+
+def test_no_session_overwrites_the_result_of_another(tmp_path: Path) -> None:
+    paths = write_sessions(tmp_path, 3)
+    chosen = [paths[0], paths[2]]  # of one name, in different folders
+    sessions = find_sessions(chosen, OPTIONS).sessions
+    for before in ("done", "skipped"):
+        summary = run_batch(sessions, out=tmp_path / "out", workers=1, report=False)
+        assert [outcome.status for outcome in summary.outcomes] == [before, "failed"]
+        assert f"is the result of {paths[0]}" in summary.outcomes[1].reason
+    with crt.open_result(tmp_path / "out" / "traces_cascade.h5") as result:
+        assert result.metadata["batch_session"] == str(paths[0])
+    # A list and a search keep them apart.
+    (tmp_path / "list.txt").write_text("\n".join(path.relative_to(tmp_path).as_posix() for path in chosen), "utf-8")
+    for kept in (read_list(tmp_path / "list.txt", OPTIONS), find_sessions([tmp_path / "session*"], OPTIONS).sessions):
+        assert run_batch(kept, out=tmp_path / "apart", workers=1, report=False).count("failed") == 0
+    assert len(results(tmp_path / "apart")) == 3
+
+
+@pytest.mark.slow
+def test_two_batches_at_once_share_the_work(tmp_path: Path) -> None:
+    write_sessions(tmp_path, 6)
+    both = [start(tmp_path), start(tmp_path)]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    ends = Counter((event["session"], event["event"]) for event in events(tmp_path) if "fingerprint" in event)
+    assert len(results(tmp_path)) == 6
+    assert set(ends.values()) == {1}
+    assert Counter(event for _, event in ends) == {"done": 6, "skipped": 6}
 
 
 def test_results_that_no_batch_has_made_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

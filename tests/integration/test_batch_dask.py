@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 from batches import MODEL, assert_same, results, write_sessions
 
@@ -17,6 +18,8 @@ from cascade_rt.session import InferOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from cascade_rt.batch import Outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
 OPTIONS = InferOptions(model=MODEL, frame_rate_hz=30.0)
@@ -42,6 +45,22 @@ def test_a_batch_on_the_cluster_equals_one_on_this_machine(cluster: Any, tmp_pat
     assert_same(results(tmp_path / "here"), results(tmp_path / "there"))
     again = run_batch(sessions, out=tmp_path / "there", scheduler=cluster.scheduler_address, report=False)
     assert again.count("skipped") == 20
+
+
+def test_workers_that_are_killed_lose_nothing(cluster: Any, tmp_path: Path) -> None:
+    write_sessions(tmp_path, 8)
+    sessions = find_sessions([tmp_path], OPTIONS).sessions
+    run_batch(sessions, out=tmp_path / "here", report=False)
+
+    def kill(outcome: Outcome, finished: int, total: int) -> None:
+        if finished in (2, 5):
+            psutil.Process(list(cluster.workers.values())[finished % 2].pid).kill()
+
+    there = tmp_path / "there"
+    summary = run_batch(sessions, out=there, scheduler=cluster.scheduler_address, report=False, progress=kill)
+    # What a worker had finished when it was killed is found finished by the next one.
+    assert summary.count("done") + summary.count("skipped") == 8, [outcome.reason for outcome in summary.outcomes]
+    assert_same(results(there), results(tmp_path / "here"))
 
 
 def test_predict_on_the_cluster(cluster: Any) -> None:

@@ -106,7 +106,7 @@ def test_folders_of_runs(tmp_path, ended):
     sink.open(lambda: False)
     sink.start(info())
     for first in (5, 6, 9):
-        sink.keep_frames(Piece(frames=ramp(3, 1, first), first_frame=first))
+        sink.keep_piece(Piece(frames=ramp(3, 1, first), first_frame=first))
         sink.send(chunk(first, 1, 2))
         sink.send(chunk(first - 5, 1, 7))
     if ended == "finished":
