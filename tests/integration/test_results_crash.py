@@ -76,10 +76,11 @@ def run_and_kill(code: str, *arguments: object, lines: int) -> list[list[str]]:
     """Start a program, kill it after that many lines, and return all that it said before it died."""
     environment = {**os.environ, "PYTHONPATH": str(Path(cascade_rt.__file__).parents[1])}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
-    said = [child.stdout.readline() for _ in range(lines)]
-    child.kill()
-    rest, errors = child.communicate()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True) as child:
+        said = [child.stdout.readline() for _ in range(lines)]
+        child.kill()
+        # Not communicate(): it does not see what readline() has read ahead, and would tear a line in two.
+        rest, errors = child.stdout.read(), child.stderr.read()
     assert not errors, errors
     # The last line may be torn.
     return [line.split() for line in ("".join(said) + rest).splitlines(keepends=True) if line.endswith("\n")]
