@@ -102,7 +102,8 @@ class SpikeChunk:
     lookahead_frames : int
         Frames after the described one that the value made use of.
     provisional : bool
-        True during the calibration of the noise levels.
+        True during the calibration of the noise levels, and, where ΔF/F is made in the run, until the window of the
+        baseline is full.
     model, alignment : str
         What made the values.
     revisions : mapping of int to SpikeChunk

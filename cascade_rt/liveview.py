@@ -306,6 +306,8 @@ def _state(statistics: RunStatistics) -> tuple[str, str]:
         return "waiting", "reverse yellow"
     if statistics.calibrating:
         return "calibrating: results are provisional", "reverse yellow"
+    if statistics.baseline_filling:
+        return "the baseline's window fills: results are provisional", "reverse yellow"
     return "running", "reverse green"
 
 

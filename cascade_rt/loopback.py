@@ -179,7 +179,10 @@ def loopback(
     _let_fire(dff[0], rate)
     with tempfile.TemporaryDirectory(prefix="cascade-rt-") as folder, Processes(Path(folder)) as processes:
         work = Path(folder)
-        text = rules.read_text(encoding="utf-8") if rules is not None else _rule(bundle, dff[0], rate, spec)
+        if rules is not None:
+            text = rules.read_text(encoding="utf-8")
+        else:
+            text = _rule(bundle, dff[0], rate, spec, only_valid=not fluorescence)
         (work / "rules.yaml").write_text(text, encoding="utf-8")
         np.save(work / "frames.npy", 100 * (1 + dff) if fluorescence else dff)
         np.save(work / "noise_levels.npy", nu)
@@ -191,7 +194,7 @@ def loopback(
             "none",
             "--json",
         ]
-        # Given also with fluorescence: rules would wait for the end of a calibration.
+        # Given also with fluorescence, whose results are provisional at first: nothing is to wait for a calibration.
         options += ["--noise-levels", "noise_levels.npy", *(["--fluorescence"] if fluorescence else [])]
         told = ["--model", str(bundle), "--frame-rate", f"{rate:.10g}", *options, *run_options]
         processes.start(
@@ -225,7 +228,7 @@ def _let_fire(trace: NDArray[np.float32], rate: float) -> None:
     trace += np.convolve(spikes, kernel)[: trace.size].astype(np.float32)
 
 
-def _rule(bundle: Path, trace: NDArray[np.float32], rate: float, spec: Any) -> str:
+def _rule(bundle: Path, trace: NDArray[np.float32], rate: float, spec: Any, *, only_valid: bool) -> str:
     """Make a rule that the busiest neuron meets in a fifth of the frames: enough for percentiles."""
     from .engine import load_model
     from .offline import predict
@@ -239,7 +242,7 @@ def _rule(bundle: Path, trace: NDArray[np.float32], rate: float, spec: Any) -> s
     above = float(np.quantile(known, 0.8)) if known.size else 0.1
     return (
         f"rules:\n  busiest neuron:\n    neuron: 0\n    above: {max(above, 1e-6):.6g}\n    repeat: true\n"
-        f"    refractory_s: {1 / rate:.4g}\n"
+        f"    refractory_s: {1 / rate:.4g}\n    only_valid: {str(only_valid).lower()}\n"
     )
 
 

@@ -101,9 +101,11 @@ class Sink(Protocol):
     A sink may have more methods than these, and is then called with more: ``send_event(event)`` for the events of the
     run, ``keep_frames(piece)`` for the frames that were received, and, to keep all that decides about the results:
     ``keep_message(chunk)`` for each message as it was received, ``keep_piece(piece, dff)`` for the frames as they were
-    processed, also filled-in ones (``dff`` is None where the piece holds ΔF/F itself), ``keep_control(message)``, and
-    ``keep_noise_levels(noise_levels, next_frame)`` when they have become final. ``account()`` tells, after the end,
-    what could not be delivered.
+    processed, also filled-in ones (``dff`` is None where the piece holds ΔF/F itself), ``keep_control(message)``,
+    ``keep_rows(ids)`` where neurons may join, before the frames in which there are more, and
+    ``keep_noise_levels(noise_levels, next_frame)`` when they have become final. ``keep_readable()`` is called again and
+    again while nothing comes: what was written is to be made readable now. ``account()`` tells, after the end, what
+    could not be delivered.
 
     Attributes
     ----------

@@ -48,7 +48,9 @@ class Publisher:
         self._clock = clock
         self._unstored: list[Event] = []
 
-    def publish(self, out: SpikeChunk, piece: Piece | None, offset: int) -> list[SpikeChunk]:
+    def publish(
+        self, out: SpikeChunk, piece: Piece | None, offset: int, *, provisional: bool = False
+    ) -> list[SpikeChunk]:
         """Send results to the live sinks, the immediate one first, each followed by what the rules make of it.
 
         Parameters
@@ -58,6 +60,8 @@ class Publisher:
             The frames that led to it.
         offset : int
             Difference of the source's frame index to the stream's.
+        provisional : bool
+            For another reason than the stream's own.
 
         Returns
         -------
@@ -75,6 +79,7 @@ class Publisher:
                 chunk,
                 first_frame=chunk.first_frame + offset,
                 revisions=_NO_REVISIONS,
+                provisional=chunk.provisional or provisional,
                 t_emit=begun,
                 **times,  # type: ignore[arg-type]
             )

@@ -42,11 +42,14 @@ class Step:
         Control messages that took effect before it.
     recorded : bool
         False for frames that could not be recorded: they stand here as NaN.
+    ids : tuple of int and str
+        Ids of the rows from here on, where they have become known or more.
     """
 
     piece: Piece
     controls: tuple[Mapping[str, Any], ...] = ()
     recorded: bool = True
+    ids: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +110,8 @@ class RecordedRun:
         self._pieces, self._ends = self._cut()
         self.controls = read_lines(folder / "controls.jsonl")
         self.events = read_lines(folder / "events.jsonl")
+        #: Whose rows they are, each time that this has changed.
+        self.rows = read_lines(folder / "rows.jsonl")
         #: What could not be recorded.
         self.missing = [hole for hole in read_lines(folder / "missing.jsonl") if hole["pieces"]]
 
@@ -118,6 +123,12 @@ class RecordedRun:
     def n_frames(self) -> int:
         """Frames that were received, processed and recorded."""
         return int(self._ends[-1]) if self._ends.size else 0
+
+    @property
+    def rows_at_start(self) -> int | None:
+        """Rows of the first message, where neurons could join; None where they could not."""
+        n = self.described.get("rows_at_start")
+        return None if n is None else int(n)
 
     @property
     def noise_levels_given(self) -> NDArray[np.float64] | None:
@@ -158,6 +169,7 @@ class RecordedRun:
     def steps(self) -> Iterator[Step]:
         """Give the pieces in the order in which they were processed."""
         controls, holes = defaultdict(list), defaultdict(list)
+        ids = {int(entry["piece"]): tuple(entry["ids"]) for entry in self.rows}
         for entry in self.controls:
             controls[min(int(entry["piece"]), self.n_pieces)].append(entry["message"])
         for hole in self.missing:
@@ -184,7 +196,7 @@ class RecordedRun:
                 columns = slice(int(self._ends[number]) - n, int(self._ends[number]))
                 piece = self._received(columns, first, kind, n_messages)
                 last = piece.frames[:, -1]
-            yield Step(piece=piece, controls=tuple(controls[number]))
+            yield Step(piece=piece, controls=tuple(controls[number]), ids=ids.get(number, ()))
 
     def last_controls(self) -> list[Mapping[str, Any]]:
         """Return control messages that came after the last piece."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .baseline import BaselineOptions, RunningBaseline
 from .chunks import FrameChunk
 from .comparison import ComparingSink, EventMatch, LookaheadComparison, count_kinds, match_events, same_events
 from .endpoints.attachments import folder_hash
@@ -14,12 +15,13 @@ from .endpoints.recording_folder import RecordingFolder
 from .engine import load_model
 from .errors import BundleError, FileFormatError, InputError
 from .recorded import RecordedRun
+from .rows import RowMap
 from .runner import Runner
 from .runstats import versions
 from .stream import SpikeStream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -149,10 +151,6 @@ def rerun(
     recorded = RecordedRun(folder)
     if not recorded.n_frames:
         raise FileFormatError(f"{folder}: no frame was recorded")
-    if recorded.configuration.get("options", {}).get("max_neurons") or recorded.described.get("run", {}).get("rows"):
-        raise InputError(
-            f"{folder}: neurons could join this run; such a recording can be read, but not be done again yet"
-        )
     if out is not None and out.absolute() == folder.absolute():
         raise InputError(f"{out} is the recording itself: choose another folder")
     loaded = _load(recorded, model, device, threads)
@@ -217,6 +215,8 @@ class Rerunner(Runner):
             metadata=metadata,
             triggers=triggers,
             controls=self._take,
+            make_joined=make_stream.joined,
+            make_baseline=_baseline_maker(recorded),
             clock=lambda: self._time,  # that of the recording
         )
 
@@ -230,8 +230,10 @@ class Rerunner(Runner):
                 self._begin(piece)
             self._due += step.controls
             self._count(piece)
+            if self._admission.rows is not None:
+                self._admission.rows.learn(step.ids)
             self._process(piece)
-            assert isinstance(self._stream, SpikeStream)
+            assert self._stream is not None
             if force is not None and not self._stream.calibrating:
                 self._stream.set_noise_levels(force)  # frames that they were measured on are missing
                 force = None
@@ -243,6 +245,10 @@ class Rerunner(Runner):
 
     def _begin(self, piece: Piece) -> None:
         recorded = self._recorded
+        n_first = recorded.rows_at_start
+        if n_first is not None:
+            ids = recorded.rows[0]["ids"] if recorded.rows else range(n_first)
+            self._admission.rows = RowMap(tuple(ids[:n_first]), recorded.n_neurons)
         chunk = FrameChunk(
             frames=piece.frames,
             first_frame=piece.first_frame,
@@ -293,6 +299,34 @@ class _Nowhere:
         """Nothing to close."""
 
 
+class _RecordedBaseline:
+    """Hands on recorded ΔF/F, and knows when the window that it was made with was full."""
+
+    def __init__(self, window_frames: int) -> None:
+        self._window_frames = window_frames
+        self.reset()
+
+    @property
+    def full(self) -> bool:
+        return self._n_frames >= self._window_frames
+
+    def push(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the frames."""
+        self._n_frames += frames.shape[1]
+        return frames
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._n_frames = 0
+
+
+def _baseline_maker(recorded: RecordedRun) -> Callable[[int, float], _RecordedBaseline] | None:
+    if "baseline" not in recorded.described:
+        return None
+    options = BaselineOptions(**recorded.described["baseline"])
+    return lambda _, rate: _RecordedBaseline(RunningBaseline(1, rate, options).window_frames)
+
+
 class _StreamMaker:
     """Makes the stream with the recorded options, or others."""
 
@@ -308,16 +342,23 @@ class _StreamMaker:
         self._delay_frames = 0
 
     def __call__(self, n_neurons: int, rate: float) -> SpikeStream:
-        stream = SpikeStream(
+        stream = self._make(n_neurons, rate, self._noise)
+        self._delay_frames = stream.delay_frames
+        return stream
+
+    def joined(self, n_neurons: int, rate: float) -> SpikeStream:
+        """Make the stream of neurons that join; their noise levels are not known."""
+        return self._make(n_neurons, rate, None)
+
+    def _make(self, n_neurons: int, rate: float, noise_levels: NDArray[np.float64] | None) -> SpikeStream:
+        return SpikeStream(
             self._model,
             n_neurons=n_neurons,
             frame_rate_hz=rate,
-            noise_levels=self._noise,
+            noise_levels=noise_levels,
             lookahead_frames=self._lookaheads,
             **self.options,
         )
-        self._delay_frames = stream.delay_frames
-        return stream
 
     def settle_frames(self, info: RunInfo) -> int:
         """Frames from a hole in which results depend on what is missing."""

@@ -95,6 +95,12 @@ class RowMap:
         """Ids of the rows that are taken, in order."""
         return tuple(self._rows)
 
+    def learn(self, ids: tuple[int | str, ...]) -> None:
+        """Give rows to those of these neurons that have none yet, in this order, as far as there are rows."""
+        for one in ids:
+            if one not in self._rows:
+                self._give_row(one)
+
     def arrange(self, chunk: FrameChunk) -> FrameChunk:
         """Put the neurons of a chunk into their rows.
 
@@ -110,25 +116,20 @@ class RowMap:
         """
         assert chunk.ids is not None
         if chunk.ids != self._last:
-            self._learn(chunk.ids)
+            self._find_places(chunk.ids)
         if chunk.n_neurons == self.capacity and np.array_equal(self._places, np.arange(self.capacity)):
             return replace(chunk, ids=None)
         frames = np.full((self.capacity, chunk.n_frames), np.nan, np.float32)
         frames[self._places] = chunk.frames[self._used]
         return replace(chunk, frames=frames, ids=None)
 
-    def _learn(self, ids: tuple[int | str, ...]) -> None:
-        places, used = [], []
-        for number, one in enumerate(ids):
-            row = self._rows.get(one)
-            if row is None:
-                row = self._give_row(one)
-            if row is not None:
-                places.append(row)
-                used.append(number)
+    def _find_places(self, ids: tuple[int | str, ...]) -> None:
+        self.learn(ids)
+        used = [number for number, one in enumerate(ids) if one in self._rows]
+        places = [self._rows[ids[number]] for number in used]
         self._places, self._used, self._last = np.array(places, np.intp), np.array(used, np.intp), ids
 
-    def _give_row(self, one: int | str) -> int | None:
+    def _give_row(self, one: int | str) -> None:
         size = _size((one,))
         if len(self._rows) >= self.capacity or self._bytes + size > MAX_IDS_BYTES:
             if not self._without_row:
@@ -138,11 +139,10 @@ class RowMap:
                 )  # fmt: skip
             if len(self._without_row) < _REMEMBERED:
                 self._without_row.add(one)
-            return None
-        row = self._rows[one] = len(self._rows)
+            return
+        self._rows[one] = len(self._rows)
         self._bytes += size
         self.version += 1
-        return row
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a summary."""
@@ -222,6 +222,10 @@ class RowStream:
     def calibration_progress(self) -> float:
         """Fraction of that calibration that is done."""
         return self._first.calibration_progress
+
+    def set_noise_levels(self, noise_levels: Any) -> None:
+        """Use these noise levels, (capacity,), in the rows of the first message; rows that joined keep their own."""
+        self._first.set_noise_levels(np.asarray(noise_levels)[: self._row_map.n_first])
 
     def push(self, frames: Any, *, touched: bool = False) -> SpikeChunk:
         """Take in frames, (capacity, k); see :meth:`cascade_rt.SpikeStream.push`."""

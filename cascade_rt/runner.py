@@ -58,6 +58,7 @@ class LiveStream(Protocol):
     def calibration_progress(self) -> float: ...
     def push(self, frames: Any, *, touched: bool = False) -> SpikeChunk: ...
     def prepare(self) -> None: ...
+    def set_noise_levels(self, noise_levels: Any) -> None: ...
     def skip(self, n_frames: int) -> SpikeChunk: ...
     def flush(self) -> SpikeChunk: ...
 
@@ -65,6 +66,8 @@ class LiveStream(Protocol):
 class Baseline(Protocol):
     """Makes ΔF/F of fluorescence; :class:`cascade_rt.baseline.RunningBaseline`."""
 
+    @property
+    def full(self) -> bool: ...
     def push(self, frames: Any) -> Any: ...
     def reset(self) -> None: ...
 
@@ -138,6 +141,7 @@ class Runner:
         self._stream: LiveStream | None = None
         self._stream_failed = False
         self._offset = 0
+        self._rows_kept = 0
         self._silent = False
         self._values = ValueCheck(thorough=source.finite)
         self._stopped = False
@@ -260,8 +264,10 @@ class Runner:
         stream = self._stream = self._first_stream(chunk.n_neurons, rate)
         if self._make_baseline is not None:
             self._baseline = self._make_baseline(chunk.n_neurons, rate)
+            self.statistics.baseline_filling = True
         self._offset = chunk.first_frame - stream.frame
         self._sequencer.max_fill = stream.spec.windowsize
+        statistics = self.statistics
         metadata = {
             **self._metadata,
             "model": stream.spec.name,
@@ -271,7 +277,8 @@ class Runner:
             "first_frame": chunk.first_frame,
             "versions": versions(),
         }
-        statistics = self.statistics
+        if statistics.rows is not None:
+            metadata["rows_at_start"] = statistics.rows.n_first
         statistics.info = RunInfo(
             stream=chunk.stream,
             n_neurons=chunk.n_neurons,
@@ -313,9 +320,11 @@ class Runner:
         for arrived in piece.arrivals:
             publisher.count("wait", begun - arrived)
         self._obey()
+        self._keep_rows()
         if piece.reset:
             self._start_afresh(piece)
         dff = piece.frames
+        settled = self._baseline is None or self._baseline.full
         if self._baseline is not None:
             before = self._clock()
             dff = self._baseline.push(dff)
@@ -325,12 +334,15 @@ class Runner:
         out = stream.push(dff, touched=piece.touched)
         publisher.count("inference", self._clock() - before)
         self._stream_failed = False
-        results = publisher.publish(out, piece, self._offset)
+        results = publisher.publish(out, piece, self._offset, provisional=not settled)
         stream.prepare()
         publisher.keep("keep_piece", piece, None if dff is piece.frames else dff)
         publisher.store(results)
         if statistics.calibrating and not stream.calibrating:
             self._follow_calibration(stream)
+        if statistics.baseline_filling and settled:
+            log.info("the window of the baseline is full: from here on ΔF/F is what it should be")
+        statistics.baseline_filling = not settled
         if not piece.touched:
             publisher.keep("keep_frames", piece)
             self._look_at(piece, dff)
@@ -363,6 +375,13 @@ class Runner:
             self._publisher.announce(self._triggers.control(message))
         self._publisher.announce(self._triggers.poll())
 
+    def _keep_rows(self) -> None:
+        """Tell those who keep it whose rows they are, when that has changed."""
+        rows = self._admission.rows
+        if rows is not None and rows.version != self._rows_kept:
+            self._rows_kept = rows.version
+            self._publisher.keep("keep_rows", rows.ids)
+
     def _look_at(self, piece: Piece, dff: NDArray[np.float32]) -> None:
         """Keep account of frames that were received."""
         statistics = self.statistics
@@ -385,6 +404,7 @@ class Runner:
             self._follow_calibration(self._stream)
             self._check_values()
         if idle:
+            self._publisher.keep("keep_readable")
             self._notice_silence()
         elif self._silent:
             self._silent = False

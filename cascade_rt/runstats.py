@@ -116,8 +116,8 @@ class ValueCheck:
         self._frames: list[NDArray[np.float32]] | None = []
 
     def add(self, frames: NDArray[np.float32]) -> None:
-        """Keep frames to look at, until the check is done."""
-        if self._frames is None:
+        """Keep frames to look at, until there are enough of them."""
+        if self._frames is None or self.due():  # a run that has no pause may not come to the check for long
             return
         surplus = 0 if self._n_neurons is None else max(0, frames.shape[0] - self._n_neurons)
         self._frames.append(frames[surplus // 2 : frames.shape[0] - (surplus + 1) // 2])
@@ -186,6 +186,8 @@ class RunStatistics:
     noise_levels: NDArray[np.float64] | None = None
     calibrating: bool = False
     calibration_progress: float = 1.0
+    #: ΔF/F is made of fluorescence, and the window of the baseline is not full yet.
+    baseline_filling: bool = False
     integration: tuple[tuple[int, int], ...] = ()
     last_frame: int | None = None
     invalid_now: int = 0
@@ -275,6 +277,7 @@ def describe(statistics: RunStatistics) -> dict[str, Any]:
         **({} if statistics.rows is None else {"rows": statistics.rows.to_dict()}),
         "noise_levels": _quantiles(statistics.noise_levels),
         "calibration_finished": not statistics.calibrating,
+        "baseline_filled": not statistics.baseline_filling,
         "warnings": list(statistics.warnings),
         **({k: v for k, v in info.metadata.items() if k not in ("model", "versions")} if info else {}),
         "versions": versions(),

@@ -29,8 +29,9 @@ __all__ = ["Group", "Stepper"]
 
 #: Fewer neurons than this are not worth dividing into two blocks.
 SMALLEST_DIVIDED = 256
-#: Fewer neurons than this are not worth a thread of their own.
-SMALLEST_TEAM = 100
+#: Multiply-adds per frame that are worth a thread of their own: 1400 neurons of one of our networks, 280 of an ensemble
+#: of five. To wake a thread and hand work to it takes longer than less than that.
+SMALLEST_TEAM = 50_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,8 @@ class Stepper:
         threads: int = 1,
     ) -> None:
         self._y = np.full(shape, np.nan, np.float32)
-        teams = max(1, min(threads, sum(group.rows.size for group in groups) // SMALLEST_TEAM))
+        work = sum(group.rows.size * group.network.multiply_adds for group in groups)
+        teams = max(1, min(threads, work // SMALLEST_TEAM))
         self._first, *self._others = [_Team(part, make_session, make_value) for part in _share(groups, teams)]
         self._pool = ThreadPoolExecutor(len(self._others), "cascade_rt-step") if self._others else None
 

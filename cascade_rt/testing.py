@@ -165,6 +165,10 @@ class FakeStream:
             return np.asarray(self._given, np.float64)
         return np.full(self.n_neurons, np.nan if self.calibrating else 1.0)
 
+    def set_noise_levels(self, noise_levels: Any) -> None:
+        """Use these from now on, and end the calibration."""
+        self._given, self._calibration_frames = noise_levels, 0
+
     def push(self, frames: Any, *, touched: bool = False) -> SpikeChunk:
         """Take in frames and return those that can be described now."""
         frames = np.asarray(frames, np.float32)

@@ -137,7 +137,7 @@ def _add_fluorescence(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         "--baseline-window", type=positive_float, default=60.0, metavar="S",
-        help="window of the baseline (default: 60 s); results are unreliable before it is full",
+        help="window of the baseline (default: 60 s); results are provisional until it is full",
     )  # fmt: skip
 
 
@@ -465,6 +465,8 @@ def describe(summary: RunSummary) -> list[str]:
         lines.append(f"noise level: median {noise['median']:.2f}, {noise['min']:.2f} to {noise['max']:.2f} % Hz^-1/2")
     if not values["calibration_finished"]:
         lines.append("the calibration was not finished: all results are provisional")
+    if not values["baseline_filled"]:
+        lines.append("the window of the baseline had not been filled: all results are provisional (--baseline-window)")
     return lines
 
 

@@ -28,9 +28,11 @@ BUFFER_BYTES = 256 * 1024**2
 #: What one item takes beside its arrays (bytes); a guess on the safe side.
 ITEM_BYTES = 1000
 #: What a sink may have beyond the port, and is passed on if it does.
-HOOKS = ("keep_message", "keep_piece", "keep_control", "keep_noise_levels", "send_event")
+HOOKS = (
+    "keep_message", "keep_piece", "keep_control", "keep_rows", "keep_noise_levels", "keep_readable", "send_event",
+)  # fmt: skip
 #: Small and precious: these still get in when frames no longer do.
-PRECIOUS = ("keep_control", "keep_noise_levels", "send_event")
+PRECIOUS = ("keep_control", "keep_rows", "keep_noise_levels", "send_event")
 PRECIOUS_BYTES = 16 * 1024**2
 #: A disk that is too slow again and again is told this often (s).
 WARN_S = 30.0
@@ -207,9 +209,10 @@ class BufferedSink:
 
     # ------------------------------------------------------------------------------------ the thread of the run
 
-    def _offer(self, hook: str, what: Any, *more: Any) -> None:
+    def _offer(self, hook: str, *what: Any) -> None:
         """Leave something to be written, or count it as missing."""
-        size = ITEM_BYTES + sum(_size(item) for item in (what, *more))
+        size = ITEM_BYTES + sum(_size(item) for item in what)
+        counted = what[0] if what else None
         with self._changed:
             limit = self._capacity + (PRECIOUS_BYTES if hook in PRECIOUS else 0)
             while self._wait and self._items and self._bytes + size > limit and not self._stopped_by:
@@ -219,12 +222,12 @@ class BufferedSink:
             full = self._bytes + size > limit if hook in PRECIOUS else self._full
             # What is larger than the buffer gets in when there is nothing else.
             if self._stopped_by or (full and self._items):
-                self._leave_out(hook, what)
+                self._leave_out(hook, counted)
                 return
             self._full = False if hook not in PRECIOUS else self._full
             if hook not in PRECIOUS:
                 self._note_hole()
-        self._put(hook, partial(getattr(self._sink, hook), what, *more), what, size)
+        self._put(hook, partial(getattr(self._sink, hook), *what), counted, size)
 
     def _put(self, hook: str, action: Callable[[], None], what: Any, size: int) -> None:
         with self._changed:

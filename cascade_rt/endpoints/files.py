@@ -187,6 +187,11 @@ class FileSink:
         if not self._only_prob or chunk.lookahead_frames == self._lookaheads[-1]:
             self._growing.add_result(chunk)
 
+    def keep_readable(self) -> None:
+        """Make readable what is there, for nothing comes at the moment."""
+        if self._growing is not None:
+            self._growing.keep_readable()
+
     def finish(self, next_frame: int, *, complete: bool, metadata: Mapping[str, Any]) -> None:
         """Put the final file in its place, or, if not complete, ``stem.incomplete.npz``."""
         del next_frame
@@ -275,6 +280,11 @@ class PortableSink:
         if self._appender is None:
             raise RuntimeError(f"{self.path} was not started")
         self._appender.append(chunk)
+
+    def keep_readable(self) -> None:
+        """Make readable what is there, for nothing comes at the moment."""
+        if self._appender is not None:
+            self._appender.sync()
 
     def finish(self, next_frame: int, *, complete: bool, metadata: Mapping[str, Any]) -> None:
         """Give the file its name; if not complete, it stays ``stem.incomplete.h5``."""

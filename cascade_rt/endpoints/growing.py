@@ -79,7 +79,7 @@ class GrowingFolder:
         self._file(f"valid_{name}", self._n_neurons, "?").append(chunk.valid)
         self._file(f"provisional_{name}", None, "?").append(np.full(chunk.n_frames, chunk.provisional))
         self._file(f"frame_{name}", None, "<i8").append(frame)
-        self._sync_if_due()
+        self.keep_readable()
 
     def add_piece(self, piece: Piece, dff: NDArray[np.float32]) -> None:
         """Append frames as they were processed, and how they came.
@@ -101,7 +101,7 @@ class GrowingFolder:
         self._file("piece", len(row), "<i8").append(np.array(row, np.int64)[:, None])
         self.n_pieces += 1
         self._next_frame = piece.stop_frame
-        self._sync_if_due()
+        self.keep_readable()
 
     def _add_frames(self, piece: Piece, dff: NDArray[np.float32]) -> None:
         frame = np.arange(piece.first_frame, piece.stop_frame, dtype=np.int64)
@@ -132,6 +132,15 @@ class GrowingFolder:
             self._lines[name] = (self.folder / f"{name}.jsonl").open("ab", buffering=0)
         line = json.dumps(plain(values), allow_nan=False, ensure_ascii=False, default=str) + "\n"
         self._lines[name].write(line.encode())
+
+    def keep_readable(self) -> None:
+        """Make readable what was appended, if that was not done within the last second."""
+        now = self._clock()
+        if now < self._next_sync:
+            return
+        self._next_sync = now + SYNC_S
+        for file in self._files.values():
+            file.sync()
 
     def save(self, name: str, array: NDArray[Any]) -> None:
         """Write a whole array beside the growing ones; it appears at once."""
@@ -176,11 +185,3 @@ class GrowingFolder:
             with suppress(OSError):
                 file.close()
         self._lines.clear()
-
-    def _sync_if_due(self) -> None:
-        now = self._clock()
-        if now < self._next_sync:
-            return
-        self._next_sync = now + SYNC_S
-        for file in self._files.values():
-            file.sync()

@@ -14,7 +14,7 @@ from cascade_rt.errors import OutputExistsError
 from .growing import GrowingFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -137,6 +137,16 @@ class RecordingFolder:
         """Append a control message, which took effect before the next piece."""
         if self._growing is not None:
             self._growing.add_line("controls", {"message": dict(message)})
+
+    def keep_rows(self, ids: Sequence[int | str]) -> None:
+        """Append the ids of all rows, of which there are more from the next piece on."""
+        if self._growing is not None:
+            self._growing.add_line("rows", {"ids": list(ids)})
+
+    def keep_readable(self) -> None:
+        """Make readable what is there, for nothing comes at the moment."""
+        if self._growing is not None:
+            self._growing.keep_readable()
 
     def keep_noise_levels(self, noise_levels: NDArray[np.float64], next_frame: int) -> None:
         """Keep noise levels that have just become final: known before the frame ``next_frame`` came."""

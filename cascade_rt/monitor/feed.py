@@ -191,6 +191,7 @@ def describe_state(statistics: RunStatistics) -> dict[str, Any]:
         "load": statistics.busy_s / elapsed if elapsed > 0 else None,
         "last_frame": statistics.last_frame,
         "calibrating": statistics.calibrating,
+        "baseline_filling": statistics.baseline_filling,
         "calibration_progress": statistics.calibration_progress,
         "warnings": list(statistics.warnings)[-5:],
         "stopping": statistics.stopping,

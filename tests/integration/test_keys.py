@@ -134,6 +134,44 @@ def test_only_those_with_a_key_are_heard_and_hear_anything(bundle, keys, tmp_pat
                 socket.close(0)
 
 
+def test_control_beyond_this_machine_takes_key_and_token(bundle, keys, tmp_path, monkeypatch):
+    monkeypatch.setenv("CASCADE_RT_CONTROL_TOKEN", "a long secret")
+    (tmp_path / "rules.yaml").write_text("rules: {one: {neuron: 0, above: 0.5, armed: on_message}}", encoding="utf-8")
+    frames_port, control_port = free_port(), free_port()
+    options = f"curve_key={keys / 'server.key_secret'}&curve_clients={keys / 'clients'}"
+    mine, server = keys / "client.key_secret", keys / "server.key"
+    with zmq.Context() as context, Command(
+        "run", "--model", bundle, "--source", f"tcp://127.0.0.1:{frames_port}?type=pull&bind=true",
+        "--noise-levels", bundle.parent / "nu.npy", "--rules", "rules.yaml", "--view", "none", "--json",
+        "--control", f"tcp://0.0.0.0:{control_port}?type=rep&{options}", folder=tmp_path,
+    ) as command:  # fmt: skip
+        sender = client(context, zmq.PUSH, frames_port)
+        arm = {"token": "a long secret", "rule": "one", "action": "arm"}
+        askers = {
+            "nobody": client(context, zmq.REQ, control_port),
+            "stranger": client(context, zmq.REQ, control_port, tmp_path / "stranger.key_secret", server),
+            "mine": client(context, zmq.REQ, control_port, mine, server),
+        }
+        try:
+            chunk = FrameChunk(frames=recording(n_frames=30), first_frame=0, stream="test", frame_rate_hz=30.0)
+            sender.send_multipart(codec.encode_frames(chunk))
+            for name in ("nobody", "stranger"):
+                askers[name].send_json(arm)
+            answers = []
+            for message in ({**arm, "token": "a wrong secret"}, arm):
+                askers["mine"].send_json(message)
+                assert askers["mine"].poll(PATIENCE_MS)
+                answers.append(askers["mine"].recv_json())
+            assert answers == [{"ok": False, "error": "wrong token"}, {"ok": True}]
+            for name in ("nobody", "stranger"):
+                assert not askers[name].poll(0), f"{name} was answered"
+            sender.send_multipart(codec.encode_end("test", 30))
+            assert command.summary()["events"] == {"armed": 1}
+        finally:
+            for socket in (sender, *askers.values()):
+                socket.close(0)
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ from live import Bench as QuietBench
 from networks import write_conditioned
 
 from cascade_rt import codec
+from cascade_rt.chunks import FrameChunk
 from cascade_rt.formats import read_recording
-from cascade_rt.recorded import RecordedRun, read_columns
+from cascade_rt.recorded import RecordedRun, read_columns, read_lines
 
 NU = np.array([1.5, 2.0, 2.5, 3.0, 4.0, 6.0])
 
@@ -162,6 +164,46 @@ def test_a_run_with_every_disturbance_is_reproduced(bundle, tmp_path, options):
         code, out = command.wait()
     assert code == 0, command.stderr
     assert "everything is as recorded, bit for bit" in out
+
+
+def joining(bench, dff):
+    """Send three neurons to which others come, in other orders and numbers from message to message."""
+    known = {0: ("a", 7, "c"), 40: ("a", 7, "c", "d"), 180: ("c", "e", "d", "f", "a"), 300: (7, "f", "e", "a", "c", 9)}
+    rows = {one: row for row, one in enumerate(("a", 7, "c", "d", "e", "f"))}
+    for start in range(0, dff.shape[1], 5):
+        ids = known[max(first for first in known if first <= start)]
+        frames = np.stack([dff[rows.get(one, 0), start : start + 5] for one in ids])
+        first = start + 400 * (start >= 480)  # a gap too long to be filled
+        bench.send_parts(
+            codec.encode_frames(
+                FrameChunk(frames=frames, first_frame=first, stream="test", frame_rate_hz=30.0, ids=ids)
+            )
+        )
+    bench.receive(until=(7, 400 + dff.shape[1] - 8))
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_neurons_that_joined(bundle, tmp_path, killed):
+    more = ("--max-neurons", 6, "--calibration-s", 5, "--threads", 1)
+    with Bench() as bench, run(bundle, bench, tmp_path, *more) as command:
+        joining(bench, recording(n_frames=700))
+        if killed:
+            time.sleep(1.5)  # the files are made readable once a second
+            command.kill()
+        else:
+            bench.send_end(1100)
+            bench.receive()
+            assert command.summary()["rows"]["joined"] == 3
+    kept = RecordedRun(tmp_path / "kept")
+    assert kept.rows_at_start == 3
+    assert [entry["ids"] for entry in kept.rows][-1] == ["a", 7, "c", "d", "e", "f"]
+    told = rerun(tmp_path, "--check", "--out", "again")
+    assert told["identical"]
+    assert [entry["different"] for entry in told["lookaheads"]] == [0, 0, 0]
+    assert min(entry["frames"] for entry in told["lookaheads"]) > (600 if killed else 680)
+    assert RecordedRun(tmp_path / "kept").results(2).valid[5].any(), "the last one got its noise level"
+    again = read_lines(tmp_path / "again" / "rows.jsonl")
+    assert [one["ids"] for one in again] == [one["ids"] for one in kept.rows]
 
 
 def test_a_difference_is_found(bundle, tmp_path):

@@ -254,6 +254,12 @@ def test_folders_are_synced_now_and_then(tmp_path):
     folder.add_result(result(10, 5))
     np.testing.assert_array_equal(np.load(frame), np.arange(15))
     assert json.loads((tmp_path / "run" / "run.json").read_text())["complete"] is False
+    folder.add_result(result(15, 5))
+    folder.keep_readable()
+    assert np.load(frame).size == 15, "once a second is enough"
+    clock.advance(2)
+    folder.keep_readable()  # nothing comes any more
+    np.testing.assert_array_equal(np.load(frame), np.arange(20))
     folder.close()
 
 
@@ -470,6 +476,18 @@ def test_a_crash_leaves_a_readable_portable_result(tmp_path):
         assert stored.metadata["model"] == "fake"
     with pytest.raises(RuntimeError, match="not started"):
         sink.send(result(8, 1, 7))
+
+
+def test_portable_results_can_be_read_while_nothing_comes(tmp_path):
+    sink = PortableSink(tmp_path / "out.h5")
+    sink.keep_readable()
+    sink.open(lambda: False)
+    sink.start(info())
+    sink.send(result(0, 8, 7))
+    sink.keep_readable()
+    with open_result(tmp_path / "out.incomplete.h5") as stored:
+        np.testing.assert_array_equal(stored.spike_prob[:], ramp(3, 8))
+    sink.close()
 
 
 def test_a_run_without_results_leaves_no_portable_file(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from networks import STAGES, Stage, forward, loaded, on_a_gpu, picking_network, random_network
 from recordings import ramp
 
+from cascade_rt import stepper
 from cascade_rt.window_stepper import WindowStepper
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ LEVELS = (1.0, 3.0, 6.0)
 def _binned(**kwargs: object) -> dict[float, Network]:
     rng = np.random.default_rng(7)
     return {level: random_network(rng, **kwargs) for level in LEVELS}  # type: ignore[arg-type]
+
+
+def _work(networks: Network | dict[float, Network]) -> int:
+    return min(one.multiply_adds for one in (networks.values() if isinstance(networks, dict) else [networks]))
 
 
 def _conditioned(**kwargs: object) -> Network:
@@ -75,8 +80,9 @@ def test_every_frame_equals_the_window_that_ends_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["binned", "ensembles", "conditioned"])
 @pytest.mark.parametrize(("n", "threads"), [(1, 1), (2, 4), (255, 1), (255, 2), (600, 1), (601, 3)])
-def test_any_number_of_neurons_and_threads(name: str, n: int, threads: int) -> None:
+def test_any_number_of_neurons_and_threads(name: str, n: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     networks = NETWORKS[name]
+    monkeypatch.setattr(stepper, "SMALLEST_TEAM", 100 * _work(networks))
     rng = np.random.default_rng(n)
     model = loaded(networks, threads=threads)
     window = model.spec.windowsize
@@ -85,6 +91,15 @@ def test_any_number_of_neurons_and_threads(name: str, n: int, threads: int) -> N
     seen = _run(model.stepper(nu), x)[:, :, window - 1 :]
     dense = np.concatenate([model.run_dense(k, x[[i]], nu[[i]]) for i, k in enumerate(model.network_keys(nu))])
     np.testing.assert_allclose(seen, dense, atol=3e-6)
+
+
+def test_small_work_is_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = loaded(NETWORKS["conditioned"], threads=4)
+    work = model.network(None).multiply_adds
+    for per_team, n, teams in ((10 * work, 19, 1), (10 * work, 20, 2), (10 * work, 39, 3), (work, 9, 4)):
+        monkeypatch.setattr(stepper, "SMALLEST_TEAM", per_team)
+        pool = model.stepper(np.full(n, 2.0))._pool
+        assert (1 if pool is None else 1 + pool._max_workers) == teams
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -425,6 +425,7 @@ function pill() {
   if (state.paused) return ["wait", "paused"];
   if (status.silent_s > 2) return ["bad", `no frames for ${Math.round(status.silent_s)} s`];
   if (status.calibrating) return ["wait", `calibrating ${Math.round(100 * status.calibration_progress)} %`];
+  if (status.baseline_filling) return ["wait", "baseline fills"];
   return ["good", "running"];
 }
 
