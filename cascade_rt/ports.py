@@ -1,4 +1,4 @@
-"""What a live run needs from its edges: where frames come from, where spike probabilities go.
+"""What a live run needs: where frames come from, what makes spike probabilities of them, where these go.
 
 The runner knows these protocols and nothing of sockets and files; a source or sink of a user's own needs to
 have these methods and nothing else.
@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from .chunks import FrameChunk, ModelSpec, SpikeChunk
     from .events import Event
 
-__all__ = ["EndOfStream", "Observer", "RunInfo", "Sink", "Source", "Triggers"]
+__all__ = ["Baseline", "EndOfStream", "LiveStream", "Observer", "RunInfo", "Sink", "Source", "Triggers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +146,39 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Let go of everything; may be called more than once, and without ``finish`` after an error."""
+
+
+class LiveStream(Protocol):
+    """What the runner uses of :class:`cascade_rt.SpikeStream`."""
+
+    spec: ModelSpec
+
+    @property
+    def lookahead_frames(self) -> tuple[int, ...]: ...
+    @property
+    def delay_frames(self) -> int: ...
+    @property
+    def frame(self) -> int: ...
+    @property
+    def noise_levels(self) -> NDArray[np.float64]: ...
+    @property
+    def calibrating(self) -> bool: ...
+    @property
+    def calibration_progress(self) -> float: ...
+    def push(self, frames: Any, *, touched: bool = False) -> SpikeChunk: ...
+    def prepare(self) -> None: ...
+    def set_noise_levels(self, noise_levels: Any) -> None: ...
+    def skip(self, n_frames: int) -> SpikeChunk: ...
+    def flush(self) -> SpikeChunk: ...
+
+
+class Baseline(Protocol):
+    """Makes ΔF/F of fluorescence; :class:`cascade_rt.baseline.RunningBaseline`."""
+
+    @property
+    def full(self) -> bool: ...
+    def push(self, frames: Any) -> Any: ...
+    def reset(self) -> None: ...
 
 
 class Observer(Protocol):

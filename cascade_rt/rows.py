@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .chunks import FrameChunk, ModelSpec
-    from .runner import LiveStream
+    from .ports import LiveStream
 
 __all__ = ["RowMap", "RowStream", "check_ids"]
 

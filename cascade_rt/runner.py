@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .admission import Admission, same_rate
-from .chunks import FrameChunk, GapPolicy, ModelSpec, SpikeChunk
+from .chunks import FrameChunk, GapPolicy
 from .errors import CascadeError, InputError, StreamError
 from .gaps import FrameSequencer, Piece, coalesce
 from .latency import LatencyHistogram
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from .ports import Observer, Sink, Source, Triggers
+    from .ports import Baseline, LiveStream, Observer, Sink, Source, Triggers
 
-__all__ = ["Baseline", "LiveStream", "Runner"]
+__all__ = ["Runner"]
 
 log = logging.getLogger(__name__)
 
@@ -37,39 +37,6 @@ BATCH_FRAMES = 64
 QUEUE_FRAMES = 256
 #: Silence of a source that is worth a word (s).
 SILENCE_S = 5.0
-
-
-class LiveStream(Protocol):
-    """What the runner uses of :class:`cascade_rt.SpikeStream`."""
-
-    spec: ModelSpec
-
-    @property
-    def lookahead_frames(self) -> tuple[int, ...]: ...
-    @property
-    def delay_frames(self) -> int: ...
-    @property
-    def frame(self) -> int: ...
-    @property
-    def noise_levels(self) -> NDArray[np.float64]: ...
-    @property
-    def calibrating(self) -> bool: ...
-    @property
-    def calibration_progress(self) -> float: ...
-    def push(self, frames: Any, *, touched: bool = False) -> SpikeChunk: ...
-    def prepare(self) -> None: ...
-    def set_noise_levels(self, noise_levels: Any) -> None: ...
-    def skip(self, n_frames: int) -> SpikeChunk: ...
-    def flush(self) -> SpikeChunk: ...
-
-
-class Baseline(Protocol):
-    """Makes ΔF/F of fluorescence; :class:`cascade_rt.baseline.RunningBaseline`."""
-
-    @property
-    def full(self) -> bool: ...
-    def push(self, frames: Any) -> Any: ...
-    def reset(self) -> None: ...
 
 
 class Runner:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from cascade_rt.baseline import BaselineOptions, RunningBaseline
     from cascade_rt.chunks import ModelSpec
-    from cascade_rt.ports import Sink, Source
-    from cascade_rt.runner import LiveStream, Runner
+    from cascade_rt.ports import LiveStream, Sink, Source
+    from cascade_rt.runner import Runner
     from cascade_rt.runstats import RunSummary
     from cascade_rt.stream import SpikeStream
 
