@@ -52,9 +52,11 @@ class Paced:
         self._begun: float | None = None
 
     def open(self) -> None:
-        self._begun = time.perf_counter()
+        pass
 
     def receive(self, timeout_s: float) -> Any:
+        if self._begun is None:  # not before: what a run does until it receives would come as a burst of frames
+            self._begun = time.perf_counter()
         if self._frame >= self._n:
             return EndOfStream(stream=self._stream, next_frame=self._n)
         if self._lose and self._frame and self._frame % 331 == 0:
