@@ -188,7 +188,11 @@ def test_neurons_that_joined(bundle, tmp_path, killed):
     with Bench() as bench, run(bundle, bench, tmp_path, *more) as command:
         joining(bench, recording(n_frames=700))
         if killed:
-            time.sleep(1.5)  # the files are made readable once a second
+            deadline = time.monotonic() + PATIENCE_MS / 1000
+            # Readable once a second, also while nothing comes.
+            while min(RecordedRun(tmp_path / "kept").results(n).frame[-1:].sum() for n in (0, 2, 7)) < 1092:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
             command.kill()
         else:
             bench.send_end(1100)
