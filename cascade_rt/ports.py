@@ -102,7 +102,7 @@ class Sink(Protocol):
     """Takes results. Used by one thread, in the order open, start, send …, finish, close.
 
     A sink may have more methods than these, and is then called with more: ``send_event(event)`` for the events of the
-    run, ``keep_frames(piece)`` for the frames that were received, and, to keep all that decides about the results:
+    run, ``keep_frames(piece)`` for the ΔF/F of received frames, and, to keep all that decides about the results:
     ``keep_message(chunk)`` for each message as it was received, ``keep_piece(piece, dff)`` for the frames as they were
     processed, also filled-in ones (``dff`` is None where the piece holds ΔF/F itself), ``keep_control(message)``,
     ``keep_rows(ids)`` where neurons may join, before the frames in which there are more, and

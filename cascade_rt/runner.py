@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -311,7 +312,7 @@ class Runner:
             log.info("the window of the baseline is full: from here on ΔF/F is what it should be")
         statistics.baseline_filling = not settled
         if not piece.touched:
-            publisher.keep("keep_frames", piece)
+            publisher.keep("keep_frames", piece if dff is piece.frames else replace(piece, frames=dff))
             self._look_at(piece, dff)
         statistics.now = self._clock()
         statistics.busy_s += statistics.now - begun

@@ -399,6 +399,30 @@ def test_frames_are_kept_as_received():
     assert kept == [*range(10), *range(12, 30)]
 
 
+def test_what_is_shown_of_fluorescence_is_its_dff():
+    class Keeping(ListSink):
+        def __init__(self):
+            super().__init__(live=False)
+            self.shown = []
+
+        def keep_frames(self, piece):
+            self.shown.append(piece)
+
+    class Half:
+        full = True
+
+        def push(self, frames):
+            return frames / 2
+
+        def reset(self):
+            pass
+
+    keeping = Keeping()
+    Run([*ramp_chunks(2, 20), EndOfStream()], sinks=[keeping], make_baseline=lambda n, rate: Half())()
+    np.testing.assert_array_equal(np.concatenate([piece.frames for piece in keeping.shown], axis=1), ramp(2, 20) / 2)
+    assert keeping.shown[0].first_frame == 0
+
+
 def test_the_summary_is_json():
     run = Run([*ramp_chunks(2, 20), EndOfStream()], metadata={"threshold": "zero", "alignment": "target"})
     answer = json.loads(json.dumps(run().to_dict(), allow_nan=False))
